@@ -1,0 +1,1 @@
+"""A self-hosted container registry and pull-through cache."""

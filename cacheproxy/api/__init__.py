@@ -1,0 +1,1 @@
+"""The doors for clients: the distribution API and the operator's endpoints."""

@@ -1,0 +1,1 @@
+"""The language: values and rules, no I/O, no clock, no randomness."""

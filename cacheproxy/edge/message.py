@@ -1,0 +1,139 @@
+"""What passes between the edge and the application: one request in, one response up."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cacheproxy.core.blob import BlobView, Span
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks, after X-Forwarded-* of listed proxies was taken into account."""
+
+    address: Address | None
+    """None: a unix socket's peer, on this host by nature."""
+    scheme: str
+    """"http" or "https", as the client sees us."""
+    forwarded_by_stranger: bool = False
+    """X-Forwarded-* or Forwarded came from a peer that is not listed: its address says nothing about the client."""
+
+
+@dataclass(slots=True)
+class Request:
+    method: str
+    target: str
+    """Origin form, exactly as sent: ASCII, starts with "/"."""
+    headers: dict[str, str]
+    """Names in lower case; repeated fields joined with ", " (only those for which RFC 9110 allows it)."""
+    peer: Peer
+    id: str
+    """One for the client log, the upstream log and the error body."""
+    read_body: Callable[[int], Awaitable[bytes]]
+    """Awaits the whole body, at most so many bytes; raises BodyTooLarge. A body that nobody reads is drained or cut by the edge."""
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """Raw, without the "?"."""
+        return self.target.partition("?")[2]
+
+    @property
+    def host(self) -> str:
+        return self.headers.get("host", "")
+
+
+class BodyTooLarge(Exception):
+    """The request's body is over what the handler takes: 413, and the connection ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobBody:
+    """Bytes of a blob, framed by literal parts (multipart/byteranges). The edge closes `view`, whatever happens."""
+
+    view: BlobView
+    parts: Sequence[bytes | Span]
+    length: int
+    """Bytes of all parts together: the Content-Length."""
+
+
+@dataclass(slots=True)
+class Response:
+    """Headers without framing: the edge adds Content-Length (and Connection, Date) itself.
+
+    For an answer to HEAD give the body that GET would have (`bytes`), or `length` with an empty body: the edge
+    sends the length and no body.
+    """
+
+    status: int
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes | BlobBody = b""
+    length: int | None = None
+    """Content-Length where it is not that of `body`: answers to HEAD."""
+    outcome: str = ""
+    """hit, miss, coalesced, stale, negative, bypass; "" for what is none of these."""
+    upstream: str = ""
+    """Canonical prefix of the upstream that the request meant, for the log and the counters."""
+    close: bool = False
+    """End the connection after this answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An answer that was made before: everything but status line's Date, joined once, sent many times."""
+
+    head: bytes
+    """Status line and headers, with Content-Length, without Date and without the blank line: b"HTTP/1.1 200 OK\\r\\n...\\r\\n"."""
+    body: bytes
+    outcome: str
+    upstream: str
+    status: int = 200
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One finished request, for the log and the counters."""
+
+    peer: Peer
+    method: str
+    target: str
+    status: int
+    sent: int
+    """Body bytes that were handed to the kernel."""
+    started: float
+    """time.time() at the first byte of the request."""
+    seconds: float
+    first_byte: float | None
+    """Seconds until the status line was handed to the kernel; None: it never was."""
+    outcome: str = ""
+    upstream: str = ""
+    id: str = ""
+    user_agent: str = ""
+    aborted: str = ""
+    """Why the answer was cut: "client", "source", "slow", "drain"; "" when it was whole."""
+    host: str = field(default="")
+
+
+class Application(Protocol):
+    def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
+        """An answer that needs no waiting: no await, no I/O; None sends the request to `handle`."""
+        ...
+
+    async def handle(self, request: Request) -> Response:
+        """Answer any well-formed request. Never raises but for cancellation and BodyTooLarge."""
+        ...
+
+    def refuse(self, status: int, message: str, request_id: str) -> Response:
+        """The error body for what the edge itself refuses (400, 408, 413, 414, 417, 431, 503...)."""
+        ...
+
+
+Log = Callable[[Exchange], None]

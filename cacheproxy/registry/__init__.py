@@ -1,0 +1,1 @@
+"""The use cases: pulling, and the fill behind a miss."""

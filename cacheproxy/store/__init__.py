@@ -1,0 +1,1 @@
+"""Bytes and rows: content on disk, rows in SQLite, expendable entries in diskcache."""

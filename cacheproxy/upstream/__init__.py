@@ -1,0 +1,1 @@
+"""HTTP out: the guarded dialer, tokens, credentials, pacing, the registry client."""
