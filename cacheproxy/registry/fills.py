@@ -1,0 +1,95 @@
+"""All fills of the process: one a digest, however many ask."""
+
+from __future__ import annotations
+
+from functools import partial as bind
+from typing import Protocol
+
+import structlog
+import trio
+
+from cacheproxy.core.blob import BlobView
+from cacheproxy.core.digest import Digest
+from cacheproxy.registry import metrics
+from cacheproxy.registry.fill import Fill, FillRules
+from cacheproxy.registry.space import Space
+from cacheproxy.registry.transfer import Route, Source
+from cacheproxy.registry.uncached import Uncached
+from cacheproxy.store.partial import Partial
+
+log = structlog.get_logger()
+
+DISK_THREADS = 8
+"""Threads that write, hash and sync for all fills together: a slow disk may hold so many, and nothing else waits for them."""
+
+
+class Shelf(Protocol):
+    """Where fills leave what they bring: the content store and its rows."""
+
+    def partial(self, digest: Digest, size: int) -> Partial:
+        """Blocking. The file that a fill goes on from, empty or not."""
+        ...
+
+    async def keep(self, partial: Partial) -> None:
+        """Make a proven file a stored blob, in the durable order. Raises OSError when it could not be kept."""
+        ...
+
+
+class Fills:
+    def __init__(self, nursery: trio.Nursery, shelf: Shelf, rules: FillRules, space: Space) -> None:
+        self._nursery = nursery
+        """Owned by the application: fills outlive the clients that started them."""
+        self._shelf = shelf
+        self._rules = rules
+        self._space = space
+        self._running: dict[Digest, Fill] = {}
+        self._disk = trio.CapacityLimiter(DISK_THREADS)
+
+    async def join(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str]:
+        """A view of a blob that is not stored, and the outcome: "coalesced" (a fill was running), "miss", "bypass"."""
+        while (fill := self._running.get(digest)) is not None:
+            if not fill.ending:
+                fill.route.add(source)
+                return fill.join(), "coalesced"
+            await fill.gone.wait()
+        if not self._space.reserve(digest, size):
+            metrics.UNCACHED.labels("budget").inc()
+            return Uncached(digest, size, Route(source), self._nursery), "bypass"
+        fill = Fill(digest, size, Route(source), self._rules, self._disk, self._detour)
+        self._running[digest] = fill
+        view = fill.join()
+        self._nursery.start_soon(self._run, fill)
+        return view, "miss"
+
+    def running(self, digest: Digest) -> bool:
+        return digest in self._running
+
+    async def _run(self, fill: Fill) -> None:
+        metrics.FILLS_RUNNING.inc()
+        try:
+            await fill.run(bind(self._shelf.partial, fill.digest, fill.size), self._commit)
+        finally:
+            del self._running[fill.digest]
+            fill.gone.set()
+            metrics.FILLS_RUNNING.dec()
+            metrics.FILLS.labels(fill.result).inc()
+            if fill.result != "stored":
+                self._space.keep_part(fill.digest, fill.left_behind)
+
+    async def _commit(self, partial: Partial) -> None:
+        await self._shelf.keep(partial)
+        self._space.store(partial.digest, partial.size)
+
+    def _detour(self, fill: Fill) -> BlobView:
+        """The disk failed under a fill: each of its readers goes on alone, from where it is."""
+        metrics.UNCACHED.labels("disk").inc()
+        partial = fill.partial
+        before = None if partial is None else bind(_read_held, fill, partial)
+        return Uncached(fill.digest, fill.size, fill.route, self._nursery, before)
+
+
+def _read_held(fill: Fill, partial: Partial, offset: int, count: int) -> bytes:
+    """Blocking. Bytes that the failed fill did write, for the hash of what follows them."""
+    if fill.held.covered_to(offset) <= offset:
+        raise OSError(f"the partial file of {fill.digest} has nothing at {offset}")
+    return partial.read(offset, min(count, fill.held.covered_to(offset) - offset))

@@ -1,0 +1,166 @@
+"""Around the store: a blob's bytes straight from the upstream, for one reader, kept nowhere.
+
+What is served when the budget is reached or the disk is full: a cache never fails a pull because it is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial as bind
+
+import trio
+
+from cacheproxy.core.blob import BlobBroken, Span
+from cacheproxy.core.digest import Digest
+from cacheproxy.core.failures import UpstreamError
+from cacheproxy.registry.plan import Claim
+from cacheproxy.registry.transfer import Route, bring
+
+WITHHELD = 64 << 10
+WITHHELD_WHOLE = 1 << 20
+"""As in a fill: the tail (bytes) of a whole response waits for the proof; small blobs wait as a whole."""
+
+WINDOW = 1 << 20
+"""Bytes received and not yet sent before the upstream is made to wait: over `WITHHELD`, and all of a small blob."""
+
+READ_BACK = 1 << 20
+
+
+class Uncached:
+    """A BlobView without a file. Reads of one span go forward; another span starts another request upstream.
+
+    A response for all of the blob is proven like a fill's. One that starts in the middle can only be proven when
+    `before(offset, count)` can read the bytes before it; else the client, who has them, is the one to judge.
+    """
+
+    def __init__(
+        self,
+        digest: Digest,
+        size: int,
+        route: Route,
+        nursery: trio.Nursery,
+        before: Callable[[int, int], bytes] | None = None,
+        done: Callable[[], None] | None = None,
+    ) -> None:
+        self.digest = digest
+        self.size = size
+        self._route = route
+        self._nursery = nursery
+        self._before = before
+        self._done = done
+        self._pump: _Pump | None = None
+
+    async def available(self, offset: int, span: Span) -> int:
+        """Raises UpstreamError, or BlobBroken when the bytes are not the digest's."""
+        pump = self._pump
+        if pump is None or not pump.serves(offset, span):
+            pump = self._restart(offset, span)
+        return await pump.available(offset)
+
+    def fileno(self) -> None:
+        return None
+
+    async def read(self, offset: int, count: int) -> bytes:
+        assert self._pump is not None
+        return await self._pump.take(offset, count)
+
+    def close(self) -> None:
+        if self._pump is not None:
+            self._pump.stop()
+        if self._done is not None:
+            self._done()
+
+    def _restart(self, offset: int, span: Span) -> _Pump:
+        if self._pump is not None:
+            self._pump.stop()
+        provable = not span.bounded and (offset == 0 or self._before is not None)
+        self._pump = _Pump(self, offset, span, self._before, provable=provable)
+        self._nursery.start_soon(self._pump.run, self._route)
+        return self._pump
+
+
+class _Pump:
+    """The task that brings one span, and the window between it and the reader."""
+
+    def __init__(
+        self,
+        view: Uncached,
+        offset: int,
+        span: Span,
+        before: Callable[[int, int], bytes] | None,
+        *,
+        provable: bool,
+    ) -> None:
+        self._digest, self._size, self._span = view.digest, view.size, span
+        self._start = offset
+        self._before = before
+        self._hasher = view.digest.hasher() if provable else None
+        self._window = bytearray()
+        self._taken = offset
+        """Offset of the window's first byte."""
+        self._failure: Exception | None = None
+        self._changed = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+
+    def serves(self, offset: int, span: Span) -> bool:
+        return span == self._span and offset == self._taken
+
+    def stop(self) -> None:
+        self._scope.cancel()
+
+    async def available(self, offset: int) -> int:
+        while not (count := self._sendable()):
+            if self._failure is not None:
+                raise self._failure
+            await self._changed.park()
+        return count
+
+    async def take(self, offset: int, count: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        assert offset == self._taken
+        data = bytes(self._window[: min(count, self._sendable())])
+        del self._window[: len(data)]
+        self._taken += len(data)
+        self._changed.unpark_all()
+        return data
+
+    async def run(self, route: Route) -> None:
+        with self._scope:
+            try:
+                await self._hash_before()
+                claim = Claim(self._start, self._span.stop)
+                await bring(claim, self._size, self._digest, route, lambda _: None, bind(self._deliver, claim))
+            except (UpstreamError, BlobBroken, OSError) as error:
+                self._failure = error
+        self._changed.unpark_all()
+
+    async def _hash_before(self) -> None:
+        at = 0
+        while self._hasher is not None and self._before is not None and at < self._start:
+            chunk = await trio.to_thread.run_sync(self._before, at, min(READ_BACK, self._start - at))
+            self._hasher.update(chunk)
+            at += len(chunk)
+
+    async def _deliver(self, claim: Claim, chunk: bytes) -> None:
+        while self._window and len(self._window) + len(chunk) > WINDOW + WITHHELD:
+            await self._changed.park()
+        claim.position += len(chunk)
+        if self._hasher is not None:
+            self._hasher.update(chunk)
+            if claim.position == self._size:
+                self._judge()
+        self._window += chunk
+        self._changed.unpark_all()
+
+    def _judge(self) -> None:
+        assert self._hasher is not None
+        if self._hasher.hexdigest() != self._digest.hex:
+            raise BlobBroken(f"the upstream's bytes are not those of {self._digest}")
+        self._hasher = None  # proven: nothing is withheld any more
+
+    def _sendable(self) -> int:
+        here = len(self._window)
+        if self._hasher is None:
+            return here
+        limit = 0 if self._size <= WITHHELD_WHOLE else self._size - WITHHELD
+        return max(0, min(here, limit - self._taken))
