@@ -1,0 +1,172 @@
+"""The servers under measurement: each a pull-through cache of the same origin, in a folder of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import tools
+from bench.processes import Command
+
+OURS = """\
+[server]
+listen = ["127.0.0.1:{port}"]
+metrics = "127.0.0.1:{spare_port}"
+
+[storage]
+state = "{folder}/state"
+{extra}
+[[upstream]]
+registry = "docker.io"
+default = true
+url = "http://127.0.0.1:{origin}"
+allow_addresses = ["127.0.0.0/8"]
+"""
+ONE_TRANSFER = """
+[cache]
+parallel = "never"
+"""
+
+DISTRIBUTION = """\
+version: 0.1
+log:
+  level: info
+storage:
+  filesystem:
+    rootdirectory: {folder}/state
+http:
+  addr: 127.0.0.1:{port}
+proxy:
+  remoteurl: http://127.0.0.1:{origin}
+"""
+
+DRAYAGE = """\
+listen = "127.0.0.1:{port}"
+cache_dir = "{folder}/state"
+
+[upstreams.docker_io]
+registry = "http://127.0.0.1:{origin}"
+"""
+
+# The lock's defaults (5 s) send followers of a slow layer upstream: raised, so that it does what it can.
+NGINX = """\
+daemon off;
+user root;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log {folder}/access.log;
+  client_body_temp_path {folder}/body;
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 1000000;
+  proxy_cache_path {folder}/state levels=1:2 keys_zone=cache:16m max_size=64g inactive=1h use_temp_path=off;
+  proxy_temp_path {folder}/temp;
+  upstream origin {{
+    server 127.0.0.1:{origin};
+    keepalive 64;
+  }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://origin;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_cache cache;
+      proxy_cache_valid 200 1h;
+      proxy_cache_lock on;
+      proxy_cache_lock_timeout 10m;
+      proxy_cache_lock_age 10m;
+      proxy_max_temp_file_size 4096m;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a server is started with: an empty folder of its own, two free ports, the origin's port."""
+
+    folder: Path
+    port: int
+    spare_port: int
+    origin: int
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    title: str
+    command: Callable[[Place], Command]
+    version: Callable[[], str]
+    prefix: str = "/v2/"
+    """What stands before the repository's name in its paths."""
+
+
+def _written(place: Place, text: str, extra: str = "") -> str:
+    """The path of the configuration, after writing it."""
+    path = place.folder / "config"
+    path.write_text(
+        text.format(
+            folder=place.folder,
+            port=place.port,
+            spare_port=place.spare_port,
+            origin=place.origin,
+            extra=extra,
+        )
+    )
+    (place.folder / "state").mkdir(exist_ok=True)
+    return str(path)
+
+
+def _ours(extra: str) -> Callable[[Place], Command]:
+    def command(place: Place) -> Command:
+        config = _written(place, OURS, extra)
+        return Command((sys.executable, "-m", "cacheproxy", "serve", "--config", config), {})
+
+    return command
+
+
+def _distribution(place: Place) -> Command:
+    config = _written(place, DISTRIBUTION)
+    return Command((tools.path("registry"), "serve", config), {"OTEL_TRACES_EXPORTER": "none"})
+
+
+def _drayage(place: Place) -> Command:
+    return Command((tools.path("drayage"), "serve", "--config", _written(place, DRAYAGE)), {})
+
+
+def _nginx(place: Place) -> Command:
+    config = _written(place, NGINX)
+    return Command((tools.path("nginx"), "-p", str(place.folder), "-c", config), {})
+
+
+def _our_version() -> str:
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("cacheproxy")
+    except PackageNotFoundError:
+        return "from this tree"
+
+
+def _tool_version(name: str) -> Callable[[], str]:
+    return lambda: tools.version(name)
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("ours", "cacheproxy", _ours(""), _our_version),
+        Peer("single", 'cacheproxy, parallel = "never"', _ours(ONE_TRANSFER), _our_version),
+        Peer("distribution", "distribution", _distribution, _tool_version("registry")),
+        Peer("drayage", "drayage", _drayage, _tool_version("drayage"), prefix="/v2/docker.io/"),
+        Peer("nginx", "nginx", _nginx, _tool_version("nginx")),
+    )
+}

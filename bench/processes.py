@@ -1,0 +1,131 @@
+"""Server processes under measurement: started with a deadline, counted through /proc, ended by id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+TICKS = os.sysconf("SC_CLK_TCK")
+READY_WITHIN = 20.0
+"""Seconds a server has for its first 200; the slowest peer needs a tenth of it on a busy machine."""
+END_WITHIN = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+POLL = 0.002
+"""Seconds between two looks at a starting server: the precision of the start line."""
+
+
+class BenchError(Exception):
+    """A server or a load generator did not do what it was started for."""
+
+
+class Memory(NamedTuple):
+    """Bytes of a process tree: resident now, and the sum of each process's own peak."""
+
+    resident: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class Command:
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the command's name, which may hold spaces and parentheses."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def tree(root: int) -> list[int]:
+    """`root` and its descendants, as far as they are still there."""
+    parents: dict[int, int] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int(_stat(int(entry.name))[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def cpu_seconds(root: int) -> float:
+    """User and system time of the tree, children that ended and were waited for included."""
+    return sum(sum(int(ticks) for ticks in _stat(pid)[11:15]) for pid in tree(root)) / TICKS
+
+
+def memory(root: int) -> Memory:
+    found = [_memory_of(pid) for pid in tree(root)]
+    return Memory(sum(one.resident for one in found), sum(one.peak for one in found))
+
+
+def _memory_of(pid: int) -> Memory:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.partition(":")[::2] for line in lines)
+    resident, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return Memory(resident, peak)
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether the server says 200 to one GET."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(request)
+            return connection.recv(64).split(b" ")[1:2] == [b"200"]
+    except OSError:
+        return False
+
+
+def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + READY_WITHIN
+    while not true():
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-2000:]
+            raise BenchError(f"{process.args!r} is not ready (exit {process.returncode}):\n{tail}")
+        time.sleep(POLL)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL after END_WITHIN: of the process, then of children that outlived it."""
+    children = tree(process.pid)[1:] if process.poll() is None else []
+    process.terminate()
+    try:
+        process.wait(END_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for child in children:
+        if Path(f"/proc/{child}").exists() and int(_stat(child)[1]) in (1, process.pid):
+            os.kill(child, signal.SIGKILL)
+
+
+@contextmanager
+def running(command: Command, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, its output appended to `log`; ended on the way out."""
+    environment = {**os.environ, **command.environment}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command.argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            yield process
+        finally:
+            end(process)
