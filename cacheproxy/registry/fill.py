@@ -8,7 +8,7 @@ all this code. The hash advances with the contiguous front, and what is unproven
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial as bind
 
@@ -18,7 +18,7 @@ import trio
 from cacheproxy.core.blob import BlobBroken, BlobView, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
-from cacheproxy.core.intervals import Intervals
+from cacheproxy.registry.fillfile import FillFile
 from cacheproxy.registry.plan import Claim, Demand, Plan
 from cacheproxy.registry.transfer import Route, Stream, bring
 from cacheproxy.store.partial import Partial
@@ -31,23 +31,17 @@ WITHHELD = 64 << 10
 WITHHELD_WHOLE = 1 << 20
 """Blobs up to this size (bytes) are sent only once they are proven."""
 
-QUEUE = 2 << 20
-"""Bytes received but not yet written, per fill, before its transfers wait: bounds memory, keeps the disk busy."""
-
-HASH_STEP = 8 << 20
-READ_BACK = 1 << 20
-"""Bytes hashed per hop to a thread, and per read, when the hash has to catch up with ranged transfers."""
-
-CHECKPOINT_SECONDS = 2.0
-CHECKPOINT_BYTES = 8 << 20
-"""A checkpoint (fdatasync, then journal) at most so often, and only for so much: what a kill can cost."""
-
 GRACE = 5.0
 """Seconds a fill that all readers left goes on: a client that retries, or reads in pieces, comes back."""
 
 COMMIT_LIMIT = 60.0
 CLEANUP_LIMIT = 10.0
 """Limits of what is shielded at the end of a fill (seconds): the commit, and the last checkpoint of an unfinished one."""
+
+
+def withheld_from(size: int) -> int:
+    """Where the tail begins that a whole response gets only after the proof: everything, for a small blob."""
+    return 0 if size <= WITHHELD_WHOLE else size - WITHHELD
 
 
 class StoreFailed(Exception):
@@ -93,9 +87,7 @@ class Fill:
         self.route = route
         self.detour = detour
         """The way around a disk that failed: a view straight from the upstream."""
-        self.partial: Partial | None = None
-        self.held = Intervals()
-        """Bytes that are in the file."""
+        self.file: FillFile | None = None
         self.proven = False
         self.failure: Exception | None = None
         self.result = "abandoned"
@@ -108,17 +100,9 @@ class Fill:
         self._plan = Plan(size, ())
         self._readers: set[FillView] = set()
         self._waiting: dict[FillView, Demand] = {}
-        self._arrived = trio.lowlevel.ParkingLot()
+        self._opening = trio.lowlevel.ParkingLot()
+        """Where readers wait while there is no file yet."""
         self._stirred = trio.Event()
-        self._queue: list[tuple[int, bytes]] = []
-        self._queued = 0
-        self._queue_filled = trio.Event()
-        self._queue_emptied = trio.lowlevel.ParkingLot()
-        self._unsaved = 0
-        """Bytes written since the last checkpoint."""
-        self._hasher = digest.hasher()
-        self._hashed = 0
-        """The hash covers [0, _hashed)."""
         self._ranges: bool | None = None
         """Whether the upstream does ranges; None: it has not answered yet."""
 
@@ -136,38 +120,44 @@ class Fill:
 
     def ready(self, offset: int, span: Span) -> int:
         """How many bytes from `offset` may be sent for `span` now."""
+        if self.file is None:
+            return 0
         limit = span.stop
         if not (self.proven or span.bounded):
-            limit = min(limit, 0 if self.size <= WITHHELD_WHOLE else self.size - WITHHELD)
-        return max(0, min(self.held.covered_to(offset), limit) - offset)
+            limit = min(limit, withheld_from(self.size))
+        return max(0, min(self.file.held.covered_to(offset), limit) - offset)
 
     async def wait(self, view: FillView, offset: int, span: Span) -> None:
         """Until more bytes are here, or the proof is, or the fill has ended."""
         self._waiting[view] = Demand(offset, span)
         self._stirred.set()
         try:
-            await self._arrived.park()
+            await (self._opening if self.file is None else self.file.grown).park()
         finally:
             del self._waiting[view]
+
+    def _tell_readers(self) -> None:
+        self._opening.unpark_all()
+        if self.file is not None:
+            self.file.grown.unpark_all()
 
     # The run: fetch, prove, commit.
 
     async def run(self, open_partial: Callable[[], Partial], commit: Commit) -> None:
-        """The outcome is in `proven` and `failure`; a fill that nobody wants any more ends with neither.
+        """The outcome is in `result`, `proven` and `failure`.
 
         Raises nothing but cancellation: whatever goes wrong is the readers' to hear.
         """
         try:
-            self.partial = await trio.to_thread.run_sync(open_partial, limiter=self._disk)
-            self._resume(self.partial)
-            await self._fetch(self.partial)
-            self._judge()
-            self._arrived.unpark_all()
+            partial = await trio.to_thread.run_sync(open_partial, limiter=self._disk)
+            self.file = FillFile(self.digest, self.size, partial, self._disk)
+            await self._fetch(self.file)
+            self._judge(self.file)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + COMMIT_LIMIT):
-                await commit(self.partial)
+                await commit(partial)
                 self.result = "stored"
         except* Abandoned:
-            log.info("fill left unfinished", digest=self.digest, held=self.held.total, size=self.size)
+            log.info("fill left unfinished", digest=self.digest, held=self.left_behind, size=self.size)
         except* UpstreamError as group:
             self.failure, self.result = _first(group), "failed"
         except* OSError as group:
@@ -175,39 +165,35 @@ class Fill:
         finally:
             await self._end()
 
-    def _resume(self, partial: Partial) -> None:
-        for start, stop in partial.intervals:
-            self.held.add(start, stop)
-        self._plan = Plan(self.size, self.held)
-        if self.held.total:
-            log.info("fill resumed", digest=self.digest, held=self.held.total, size=self.size)
-            self._arrived.unpark_all()
-
-    async def _fetch(self, partial: Partial) -> None:
+    async def _fetch(self, file: FillFile) -> None:
+        self._plan = Plan(self.size, file.held)
+        if file.held.total:
+            log.info("fill resumed", digest=self.digest, held=file.held.total, size=self.size)
+        self._tell_readers()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._steer)
-            nursery.start_soon(self._keep, partial)
-            await self._write(partial)
+            nursery.start_soon(self._steer, file)
+            nursery.start_soon(file.keep)
+            await file.write()
             nursery.cancel_scope.cancel()
 
-    def _judge(self) -> None:
+    def _judge(self, file: FillFile) -> None:
         """Raises UpstreamError when the bytes are not the digest's."""
-        actual = self._hasher.hexdigest()
+        actual = file.hexdigest()
         if actual != self.digest.hex:
             what = f"sent bytes whose digest is {self.digest.algorithm}:{actual}, not {self.digest}"
             raise UpstreamError(Cause.PROTOCOL, what, self.route.current.source.upstream.name)
         self.proven = True
+        self._tell_readers()
 
     async def _end(self) -> None:
         """Leave the file so that the next fill can go on from it, or not at all; tell everybody."""
         self.ending = True
-        self._arrived.unpark_all()
-        if self.partial is not None and self.result != "stored":
-            resumable = self.left_behind > 0
-            keep = bind(self.partial.checkpoint, list(self.held)) if resumable else self.partial.discard
+        self._tell_readers()
+        if self.file is not None and self.result != "stored":
+            leave = self.file.checkpoint if self.left_behind else self.file.partial.discard
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANUP_LIMIT):
                 try:
-                    await trio.to_thread.run_sync(keep, limiter=self._disk, abandon_on_cancel=True)
+                    await trio.to_thread.run_sync(leave, limiter=self._disk, abandon_on_cancel=True)
                 except OSError as error:
                     log.warning("partial file lost", digest=self.digest, error=str(error))
         self._close_when_unused()
@@ -215,66 +201,70 @@ class Fill:
     @property
     def left_behind(self) -> int:
         """Bytes that the next fill can go on from: none after a disk's failure, or when the digest was wrong."""
-        resumable = self.result in ("abandoned", "failed") and self._hashed < self.size
-        return self.held.total if resumable else 0
+        if self.file is None or self.file.hash_complete or self.result not in ("abandoned", "failed"):
+            return 0
+        return self.file.held.total
 
     def _store_failed(self, error: BaseException) -> None:
         if self.proven:  # the readers have all they need; only the keeping failed
             self.result = "unkept"
             log.warning("blob not kept", digest=self.digest, error=str(error))
             return
-        log.warning("fill goes on uncached", digest=self.digest, held=self.held.total, error=str(error))
+        log.warning("fill goes on uncached", digest=self.digest, error=str(error))
         self.failure, self.result = StoreFailed(str(error)), "uncached"
 
     def _close_when_unused(self) -> None:
-        if self.ending and not self._readers and self.partial is not None:
-            self.partial.close()
-            self.partial = None
+        if self.ending and not self._readers and self.file is not None:
+            self.file.partial.close()
 
-    # Transfers: bytes in.
+    # Transfers: which run, and what they bring.
 
-    async def _steer(self) -> None:
+    async def _steer(self, file: FillFile) -> None:
         """Start transfers for what is wanted; end the fill when nobody wants it."""
         async with trio.open_nursery() as transfers:
             while True:
                 self._stirred = trio.Event()
-                while (claim := self._claim()) is not None:
-                    transfers.start_soon(self._transfer, claim)
-                with trio.move_on_after(math.inf if self._wanted() else GRACE) as patience:
+                while (claim := self._claim(file)) is not None:
+                    transfers.start_soon(self._transfer, file, claim)
+                with trio.move_on_after(math.inf if self._wanted(file) else GRACE) as patience:
                     await self._stirred.wait()
-                if patience.cancelled_caught and not self._wanted():
+                if patience.cancelled_caught and not self._wanted(file):
                     raise Abandoned
 
-    def _wanted(self) -> bool:
-        return bool(self._readers) or self._finishing()
+    def _wanted(self, file: FillFile) -> bool:
+        return bool(self._readers) or self._finishing(file)
 
-    def _finishing(self) -> bool:
+    def _finishing(self, file: FillFile) -> bool:
         """Enough is here to fetch the rest for its own sake."""
-        return self.held.total >= self._rules.finish_share * self.size
+        return file.held.total >= self._rules.finish_share * self.size
 
-    def _claim(self) -> Claim | None:
-        if self._ranges is None and self._plan.claims:
+    def _claim(self, file: FillFile) -> Claim | None:
+        busy = len(self._plan.claims)
+        if self._ranges is None and busy:
             return None  # the first answer tells whether there is any point in a second request
-        whole = any(view.whole for view in self._readers) or (not self._readers and self._finishing())
         if self._ranges is False:  # whatever is asked for, all of it comes, from the start
-            return None if self._plan.claims else self._plan.next((), whole=True, piece=None, split=False)
+            return None if busy else self._plan.next((), whole=True, piece=None, split=False)
+        whole = any(view.whole for view in self._readers) or (not self._readers and self._finishing(file))
         demands = list(self._waiting.values())
-        threshold = self._rules.parallel_from
-        if threshold is not None and self.size >= threshold:
-            if len(self._plan.claims) >= self._rules.ranges:
+        if self._rules.parallel_from is not None and self.size >= self._rules.parallel_from:
+            if busy >= self._rules.ranges:
                 return None
             return self._plan.next(demands, whole=whole, piece=self._rules.piece, split=False)
-        if len(self._plan.claims) == 0:
+        if busy == 0:
             return self._plan.next(demands, whole=whole, piece=None, split=False)
-        if len(self._plan.claims) == 1:  # a lazy reader far ahead of the one transfer gets one of its own
+        if busy == 1:  # a lazy reader far ahead of the one transfer gets one of its own
             bounded = [demand for demand in demands if demand.span.bounded]
             return self._plan.next(bounded, whole=False, piece=None, split=True)
         return None
 
-    async def _transfer(self, claim: Claim) -> None:
+    async def _transfer(self, file: FillFile, claim: Claim) -> None:
+        async def deliver(chunk: bytes) -> None:
+            offset = claim.position
+            self._plan.arrived(claim, len(chunk))
+            await file.put(offset, chunk)
+
         try:
-            opened, deliver = bind(self._opened, claim), bind(self._deliver, claim)
-            await bring(claim, self.size, self.digest, self.route, opened, deliver)
+            await bring(claim, self.size, self.digest, self.route, bind(self._opened, claim), deliver)
         finally:
             self._plan.release(claim)
             self._stirred.set()
@@ -287,62 +277,6 @@ class Fill:
         elif self._ranges is None:
             self._ranges = stream.ranges
         self._stirred.set()
-
-    async def _deliver(self, claim: Claim, chunk: bytes) -> None:
-        self._queue.append((claim.position, chunk))
-        self._queued += len(chunk)
-        self._plan.arrived(claim, len(chunk))
-        self._queue_filled.set()
-        while self._queued >= QUEUE:
-            await self._queue_emptied.park()
-
-    # The file: bytes written, hashed, and made to last.
-
-    async def _write(self, partial: Partial) -> None:
-        """Write what comes in and advance the hash, until it covers the blob."""
-        while self._hashed < self.size:
-            batch, self._queue, self._queued = self._queue, [], 0
-            self._queue_filled = trio.Event()
-            self._queue_emptied.unpark_all()
-            if batch:
-                batch.sort()
-                await trio.to_thread.run_sync(self._store, partial, batch, limiter=self._disk)
-                self._now_held(batch)
-            front = self.held.covered_to(0)
-            if front > self._hashed:
-                stop = min(front, self._hashed + HASH_STEP)
-                await trio.to_thread.run_sync(self._catch_up, partial, stop, limiter=self._disk)
-            elif not batch:
-                await self._queue_filled.wait()
-
-    def _store(self, partial: Partial, batch: list[tuple[int, bytes]]) -> None:
-        """In a thread: the batch, sorted by offset, into the file; the hash over it where it is next in line."""
-        for offset, chunks in _runs(batch):
-            partial.write(offset, chunks)
-            if offset == self._hashed:
-                for chunk in chunks:
-                    self._hasher.update(chunk)
-                    self._hashed += len(chunk)
-
-    def _catch_up(self, partial: Partial, stop: int) -> None:
-        """In a thread: the hash over bytes that came in before their turn, or before a restart."""
-        while self._hashed < stop:
-            chunk = partial.read(self._hashed, min(READ_BACK, stop - self._hashed))
-            self._hasher.update(chunk)
-            self._hashed += len(chunk)
-
-    def _now_held(self, batch: list[tuple[int, bytes]]) -> None:
-        for offset, chunk in batch:
-            self.held.add(offset, offset + len(chunk))
-            self._unsaved += len(chunk)
-        self._arrived.unpark_all()
-
-    async def _keep(self, partial: Partial) -> None:
-        while True:
-            await trio.sleep(CHECKPOINT_SECONDS)
-            if self._unsaved >= CHECKPOINT_BYTES:
-                self._unsaved = 0
-                await trio.to_thread.run_sync(partial.checkpoint, list(self.held), limiter=self._disk)
 
 
 class FillView:
@@ -380,9 +314,9 @@ class FillView:
         return await self._detour.available(offset, span)
 
     def fileno(self) -> int | None:
-        if self._detour is not None or self._fill.partial is None:
+        if self._detour is not None or self._fill.file is None:
             return None
-        return self._fill.partial.fileno()
+        return self._fill.file.partial.fileno()
 
     async def read(self, offset: int, count: int) -> bytes:
         if self._detour is None:
@@ -393,21 +327,6 @@ class FillView:
         if self._detour is not None:
             self._detour.close()
         self._fill.leave(self)
-
-
-def _runs(batch: list[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
-    """The sorted batch as runs of neighbours: one vectored write each."""
-    start, stop, chunks = -1, -1, list[bytes]()
-    for offset, chunk in batch:
-        if offset != stop and chunks:
-            yield start, chunks
-            chunks = []
-        if not chunks:
-            start = offset
-        chunks.append(chunk)
-        stop = offset + len(chunk)
-    if chunks:
-        yield start, chunks
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:

@@ -83,13 +83,5 @@ class Fills:
     def _detour(self, fill: Fill) -> BlobView:
         """The disk failed under a fill: each of its readers goes on alone, from where it is."""
         metrics.UNCACHED.labels("disk").inc()
-        partial = fill.partial
-        before = None if partial is None else bind(_read_held, fill, partial)
+        before = None if fill.file is None else fill.file.read_held
         return Uncached(fill.digest, fill.size, fill.route, self._nursery, before)
-
-
-def _read_held(fill: Fill, partial: Partial, offset: int, count: int) -> bytes:
-    """Blocking. Bytes that the failed fill did write, for the hash of what follows them."""
-    if fill.held.covered_to(offset) <= offset:
-        raise OSError(f"the partial file of {fill.digest} has nothing at {offset}")
-    return partial.read(offset, min(count, fill.held.covered_to(offset) - offset))

@@ -13,15 +13,12 @@ import trio
 from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import UpstreamError
+from cacheproxy.registry.fill import WITHHELD, WITHHELD_WHOLE, withheld_from
 from cacheproxy.registry.plan import Claim
 from cacheproxy.registry.transfer import Route, bring
 
-WITHHELD = 64 << 10
-WITHHELD_WHOLE = 1 << 20
-"""As in a fill: the tail (bytes) of a whole response waits for the proof; small blobs wait as a whole."""
-
-WINDOW = 1 << 20
-"""Bytes received and not yet sent before the upstream is made to wait: over `WITHHELD`, and all of a small blob."""
+WINDOW = WITHHELD_WHOLE + WITHHELD
+"""Bytes received and not yet sent before the upstream is made to wait: no less than what can be withheld."""
 
 READ_BACK = 1 << 20
 
@@ -40,14 +37,12 @@ class Uncached:
         route: Route,
         nursery: trio.Nursery,
         before: Callable[[int, int], bytes] | None = None,
-        done: Callable[[], None] | None = None,
     ) -> None:
         self.digest = digest
         self.size = size
         self._route = route
         self._nursery = nursery
         self._before = before
-        self._done = done
         self._pump: _Pump | None = None
 
     async def available(self, offset: int, span: Span) -> int:
@@ -67,8 +62,6 @@ class Uncached:
     def close(self) -> None:
         if self._pump is not None:
             self._pump.stop()
-        if self._done is not None:
-            self._done()
 
     def _restart(self, offset: int, span: Span) -> _Pump:
         if self._pump is not None:
@@ -142,7 +135,7 @@ class _Pump:
             at += len(chunk)
 
     async def _deliver(self, claim: Claim, chunk: bytes) -> None:
-        while self._window and len(self._window) + len(chunk) > WINDOW + WITHHELD:
+        while self._window and len(self._window) + len(chunk) > WINDOW:
             await self._changed.park()
         claim.position += len(chunk)
         if self._hasher is not None:
@@ -162,5 +155,4 @@ class _Pump:
         here = len(self._window)
         if self._hasher is None:
             return here
-        limit = 0 if self._size <= WITHHELD_WHOLE else self._size - WITHHELD
-        return max(0, min(here, limit - self._taken))
+        return max(0, min(here, withheld_from(self._size) - self._taken))

@@ -1,0 +1,174 @@
+"""The one way in for clients: parse, route, access, handler; and the one place where a failure becomes an answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from cacheproxy.api.distribution import Distribution, Headers, manifest_headers, names, ping
+from cacheproxy.api.ready import ReadyAnswers
+from cacheproxy.core import operations as ops
+from cacheproxy.core.access import Access
+from cacheproxy.core.blob import BlobBroken
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.failures import UpstreamError, to_client
+from cacheproxy.core.query import parse_query
+from cacheproxy.core.routing import Routes, Target
+from cacheproxy.edge.message import Address, BodyTooLarge, Peer, Ready, Request, Response
+from cacheproxy.registry.flights import FlightLost
+from cacheproxy.registry.manifests import PulledManifest
+from cacheproxy.registry.origin import RememberedMissing
+
+log = structlog.get_logger()
+
+API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
+NOSNIFF = ("X-Content-Type-Options", "nosniff")
+
+WRITES = frozenset({"POST", "PUT", "PATCH"})
+
+CLASSES_KEPT = 4096
+"""Addresses whose access class is remembered."""
+
+_MISSING_CODES: dict[type, str] = {
+    ops.Manifest: "MANIFEST_UNKNOWN",
+    ops.Blob: "BLOB_UNKNOWN",
+    ops.Tags: "NAME_UNKNOWN",
+    ops.Referrers: "NAME_UNKNOWN",
+}
+
+
+class Door:
+    """The application behind the edge (edge.message.Application)."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        access: Access,
+        distribution: Distribution,
+        ready: ReadyAnswers,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._routes = routes
+        self._access = access
+        self._distribution = distribution
+        self._ready = ready
+        self._clock = clock
+        self._classes: dict[Address | None, int] = {}
+
+    def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
+        if "if-none-match" in headers:
+            return None
+        key = (self._class_of(peer), method, headers.get("host", ""), target)
+        return self._ready.get(key, self._clock())
+
+    async def handle(self, request: Request) -> Response:
+        structlog.contextvars.bind_contextvars(request=request.id)
+        try:
+            response = await self._answer(request)
+        except OCIError as error:
+            response = _error(error, request)
+        except BodyTooLarge:
+            raise
+        except Exception as error:
+            log.exception("request failed", target=request.target)
+            message = f"this is a fault of cacheproxy ({type(error).__name__}); its log has the rest under this request"
+            response = _error(OCIError("UNKNOWN", message, status=500), request)
+        response.headers = [API_VERSION, NOSNIFF, *response.headers]
+        return response
+
+    def refuse(self, status: int, message: str, request_id: str) -> Response:
+        error = OCIError("UNSUPPORTED" if status < 500 else "UNAVAILABLE", message, status=status)
+        return Response(status, [API_VERSION, ("Content-Type", "application/json")], error.body(request_id))
+
+    async def _answer(self, request: Request) -> Response:
+        operation = ops.parse(request.path)
+        _allow(request.method, operation)
+        mask = self._class_of(request.peer)
+        if isinstance(operation, ops.Ping):
+            self._admit(request, mask, None)
+            return ping()
+        query = parse_query(request.query)
+        namespace = (query.get("ns") or [None])[0]
+        target = self._routes.resolve(ops.name_of(operation), ns=namespace, host=request.host)
+        self._admit(request, mask, target.repository)
+        response = await self._pull(operation, target, request, query, mask)
+        response.upstream = target.upstream
+        if target.namespace is not None:
+            response.headers = [*response.headers, ("OCI-Namespace", target.namespace)]
+        return response
+
+    async def _pull(
+        self,
+        operation: ops.Operation,
+        target: Target,
+        request: Request,
+        query: dict[str, list[str]],
+        mask: int,
+    ) -> Response:
+        try:
+            if isinstance(operation, ops.Manifest):
+                pulled = await self._distribution.manifest(operation, target)
+                return self._manifest(operation, target, request, mask, pulled)
+            return await self._distribution.answer(operation, target, request, query)
+        except UpstreamError as error:
+            response = _error(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
+            response.outcome = "negative" if isinstance(error, RememberedMissing) else "miss"
+            return response
+        except (BlobBroken, FlightLost) as error:
+            raise OCIError("UNAVAILABLE", str(error), status=503, headers=(("Retry-After", "5"),)) from error
+
+    def _manifest(
+        self, operation: ops.Manifest, target: Target, request: Request, mask: int, pulled: PulledManifest
+    ) -> Response:
+        headers = manifest_headers(pulled, operation.reference)
+        if names(request.headers.get("if-none-match"), pulled.digest):
+            return Response(304, headers, outcome=pulled.outcome)
+        if pulled.fresh_until > self._clock():
+            key = (mask, request.method, request.host, request.target)
+            self._ready.put(key, _ready(request.method, target, headers, pulled.body), pulled.fresh_until)
+        return Response(200, headers, pulled.body, outcome=pulled.outcome)
+
+    def _admit(self, request: Request, mask: int, repository: str | None) -> None:
+        """Raises OCIError DENIED unless the caller's networks may pull `repository` (None: anything at all)."""
+        allowed = self._access.anything(mask) if repository is None else self._access.may_pull(mask, repository)
+        if allowed:
+            return
+        what = "this registry" if repository is None else repository
+        who = str(request.peer.address or "a unix socket's peer")
+        if request.peer.forwarded_by_stranger:
+            who += " (which sends X-Forwarded-For, but is not in server.trusted_proxies)"
+        raise OCIError("DENIED", f"{who} may not pull from {what}: access.anonymous_pull has no entry that allows it")
+
+    def _class_of(self, peer: Peer) -> int:
+        if peer.forwarded_by_stranger:
+            return 0
+        known = self._classes.get(peer.address)
+        if known is None:
+            if len(self._classes) >= CLASSES_KEPT:
+                self._classes.clear()
+            known = self._classes[peer.address] = self._access.classify(peer.address)
+        return known
+
+
+def _allow(method: str, operation: ops.Operation) -> None:
+    allowed = ops.methods(operation)
+    if method in allowed:
+        return
+    headers = (("Allow", ", ".join(allowed)),)
+    if method in WRITES:
+        raise OCIError("DENIED", "nothing can be pushed here: this is a pull-through cache", headers=headers)
+    raise OCIError("UNSUPPORTED", f"{method} is not supported here", status=405, headers=headers)
+
+
+def _error(error: OCIError, request: Request) -> Response:
+    headers: Headers = [("Content-Type", "application/json"), *error.headers]
+    return Response(error.status, headers, error.body(request.id))
+
+
+def _ready(method: str, target: Target, headers: Headers, body: bytes) -> Ready:
+    namespace = [] if target.namespace is None else [("OCI-Namespace", target.namespace)]
+    fields = [API_VERSION, NOSNIFF, *headers, *namespace, ("Content-Length", str(len(body)))]
+    head = "HTTP/1.1 200 OK\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return Ready(head.encode("ascii"), b"" if method == "HEAD" else body, "hit", target.upstream)

@@ -1,0 +1,55 @@
+"""Answers that were made before: a warm manifest is one look-up and one send.
+
+An entry is keyed by everything its answer depends on: the peer's access class, method, Host and target. It is good
+until a time; what it says of a tag cannot change before, since nobody asks the upstream before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from cacheproxy.edge.message import Ready
+
+CAPACITY = 32 << 20
+"""Bytes of bodies and heads that are kept; the least recently used go."""
+
+Key = tuple[int, str, str, str]
+"""Access class, method, Host, target."""
+
+
+class ReadyAnswers:
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._size = 0
+        self._entries: OrderedDict[Key, tuple[Ready, float]] = OrderedDict()
+
+    def get(self, key: Key, now: float) -> Ready | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        ready, until = entry
+        if now >= until:
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return ready
+
+    def put(self, key: Key, ready: Ready, until: float) -> None:
+        if key in self._entries:
+            self._drop(key)
+        self._entries[key] = (ready, until)
+        self._size += _weight(key, ready)
+        while self._size > self._capacity:
+            self._drop(next(iter(self._entries)))
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._size = 0
+
+    def _drop(self, key: Key) -> None:
+        ready, _ = self._entries.pop(key)
+        self._size -= _weight(key, ready)
+
+
+def _weight(key: Key, ready: Ready) -> int:
+    return len(ready.head) + len(ready.body) + len(key[3]) + 512  # the entry's own objects, roughly

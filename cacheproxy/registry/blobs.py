@@ -1,0 +1,116 @@
+"""Pulling blobs: from the store, from a running fill, or by starting one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial as bind
+
+import structlog
+import trio
+
+from cacheproxy.core.blob import BlobView
+from cacheproxy.core.digest import Digest
+from cacheproxy.core.failures import Cause, UpstreamError
+from cacheproxy.core.routing import Target
+from cacheproxy.registry.fills import Fills
+from cacheproxy.registry.flights import Flights
+from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.space import Space
+from cacheproxy.registry.transfer import Source
+from cacheproxy.store.disk import BlobMissing, DiskContent
+from cacheproxy.store.partial import Partial
+from cacheproxy.store.records import BlobRow, Records
+from cacheproxy.store.sqlite import StoreSuspect
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A blob that a repository has: how long it is, and where its bytes are, if they are here."""
+
+    size: int
+    row: BlobRow | None
+    outcome: str
+
+
+class Blobs:
+    def __init__(
+        self,
+        records: Records,
+        content: DiskContent,
+        missing: Missing,
+        flights: Flights[int],
+        fills: Fills,
+        space: Space,
+        origins: Mapping[str, Origin],
+        clock: Callable[[], float],
+    ) -> None:
+        self._records = records
+        self._content = content
+        self._missing = missing
+        self._flights = flights
+        self._fills = fills
+        self._space = space
+        self._origins = origins
+        self._clock = clock
+
+    async def locate(self, target: Target, digest: Digest) -> Located:
+        """Find the blob in the repository; asks the upstream when no manifest that is here names it.
+
+        Starts no fill: this alone answers HEAD. Raises UpstreamError.
+        """
+        row = await self._records.blob(target.repository, digest)
+        if row is not None:
+            return Located(row.size, row, "hit")
+        size, ours = await self._flights.share((target.repository, digest), bind(self._prove, target, digest))
+        row = await self._records.blob(target.repository, digest)
+        return Located(size, row, "miss" if ours else "coalesced")
+
+    async def open(self, target: Target, digest: Digest) -> tuple[BlobView, str]:
+        """A view of the blob, and the outcome. Raises UpstreamError; the view raises what comes later."""
+        found = await self.locate(target, digest)
+        if found.row is not None and found.row.generation > 0:
+            try:
+                return self._content.open(digest, found.row.location, found.size), "hit"
+            except BlobMissing as error:
+                log.error("stored blob is gone", digest=digest, error=str(error))  # noqa: TRY400 - an event, not a bug
+                await self._records.forget_bytes(digest, found.row.generation)
+                self._space.forget(found.size)
+        source = Source(self._origins[target.upstream].registry, target.remote)
+        return await self._fills.join(digest, found.size, source)
+
+    async def _prove(self, target: Target, digest: Digest) -> int:
+        """That this repository has it upstream; makes the link. Returns its size."""
+        origin = self._origins[target.upstream]
+        self._missing.check("blob", target.repository, digest, target.upstream)
+        try:
+            size = await origin.registry.head_blob(target.remote, digest)
+        except UpstreamError as error:
+            if error.cause is Cause.MISSING:
+                await self._missing.remember("blob", target.repository, digest, origin.missing_for)
+            raise
+        try:
+            await self._records.record_link(target.repository, target.upstream, digest, size, self._clock())
+        except (OSError, StoreSuspect) as error:
+            log.warning("link not kept", repository=target.repository, digest=digest, error=str(error))
+        return size
+
+
+class DiskShelf:
+    """The store as fills see it: a file to go on from, and a place to keep it."""
+
+    def __init__(self, content: DiskContent, records: Records, clock: Callable[[], float]) -> None:
+        self._content = content
+        self._records = records
+        self._clock = clock
+
+    def partial(self, digest: Digest, size: int) -> Partial:
+        return self._content.partial(digest, size)
+
+    async def keep(self, partial: Partial) -> None:
+        location, generation = await trio.to_thread.run_sync(self._content.commit, partial)
+        lost = await self._records.record_blob(partial.digest, partial.size, location, generation, self._clock())
+        if lost is not None:
+            await trio.to_thread.run_sync(self._content.remove, lost)
