@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 
 class BlobBroken(Exception):
-    """The bytes that were promised cannot be sent. The response must be cut short, never ended as if whole."""
+    """The bytes that were promised cannot be sent. The response is cut short, never ended as if whole."""
 
 
 class BlobView(Protocol):
@@ -40,10 +40,10 @@ class BlobView(Protocol):
         ...
 
     async def available(self, offset: int, span: Span) -> int:
-        """Wait until at least one byte from `offset` may be sent for `span`; say how many (1 to span.stop - offset).
+        """Wait until at least one byte from `offset` may be sent for `span`; say how many, up to span.stop - offset.
 
-        Raises whatever ended the source: before the status line the caller turns it into an answer, afterwards
-        into a connection that is cut.
+        Raises whatever ended the source: before the status line the caller turns it into an answer,
+        afterwards into a connection that is cut.
         """
         ...
 
@@ -55,7 +55,7 @@ class BlobView(Protocol):
         ...
 
     async def read(self, offset: int, count: int) -> bytes:
-        """Between 1 and `count` of the bytes that `available` just named, from `offset`. For sources without a file."""
+        """1 to `count` of the bytes that `available` just named, from `offset`. For sources without a file."""
         ...
 
     def close(self) -> None: ...
