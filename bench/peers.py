@@ -106,6 +106,8 @@ class Peer:
     version: Callable[[], str]
     prefix: str = "/v2/"
     """What stands before the repository's name in its paths."""
+    fill_store: Callable[[Path, int], None] | None = None
+    """Writes a store of so many cached images into a state folder that does not exist yet."""
 
 
 def _written(place: Place, text: str, extra: str = "") -> str:

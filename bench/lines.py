@@ -1,0 +1,138 @@
+"""The lines of the benchmark: what is measured of whom, and how its numbers are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import measures
+from bench.measures import Run, Sample
+from bench.servers import Server
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    title: str
+    form: str = "{:.2f}"
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    title: str
+    measure: Callable[[Run, Server, int], Sample]
+    peers: tuple[str, ...]
+    columns: tuple[Column, ...]
+    short: bool = True
+    """Measured as many times as the scale says, not once."""
+    warm: bool = False
+
+
+CACHES = ("ours", "distribution", "drayage", "nginx")
+_FAILURES = Column("failures", "failures", "{:.0f}")
+_CLIENT = Column("client", "client's cores")
+_MANIFEST = (
+    Column("rate", "req/s", "{:,.0f}"),
+    Column("cpu", "CPU s / 10k"),
+    Column("first", "median ms"),
+    Column("p99", "p99 ms"),
+    Column("upstream", "upstream requests", "{:,.0f}"),
+    _FAILURES,
+    _CLIENT,
+)
+_BLOB = (
+    Column("rate", "GiB/s"),
+    Column("cpu", "CPU s / GiB"),
+    Column("first", "first byte ms", "{:.1f}"),
+    Column("upstream", "upstream requests", "{:,.0f}"),
+    _FAILURES,
+    _CLIENT,
+)
+_COLD = (
+    Column("first", "first layer byte ms", "{:,.1f}"),
+    Column("seconds", "total s"),
+    Column("cpu", "CPU s / GiB"),
+    Column("upstream", "upstream bytes x size"),
+    _FAILURES,
+    _CLIENT,
+)
+_MEMORY = (Column("start", "after start MiB", "{:.0f}"), Column("peak", "peak MiB", "{:.0f}"))
+
+LINES = {
+    line.name: line
+    for line in (
+        Line(
+            "manifest-digest",
+            "Warm manifest by digest, 64 connections",
+            measures.manifest_by_digest,
+            CACHES,
+            _MANIFEST,
+            warm=True,
+        ),
+        Line(
+            "manifest-tag",
+            "Warm manifest by fresh tag, 64 connections",
+            measures.manifest_by_tag,
+            CACHES,
+            _MANIFEST,
+            warm=True,
+        ),
+        Line("blob-1", "Warm 512 MiB blob, 1 stream", measures.blob_one_stream, CACHES, _BLOB, warm=True),
+        Line("blob-8", "Warm 512 MiB blob, 8 streams", measures.blob_eight_streams, CACHES, _BLOB, warm=True),
+        Line(
+            "blob-1mib",
+            "Warm 1 MiB blobs, 64 connections",
+            measures.small_blobs,
+            CACHES,
+            (Column("requests", "req/s", "{:,.0f}"), *_BLOB),
+            warm=True,
+        ),
+        Line(
+            "cold-one",
+            "Cold 256 MiB layer, upstream 50 MiB/s a connection, one transfer",
+            measures.cold_slow,
+            ("direct", "single", "distribution", "drayage", "nginx"),
+            _COLD,
+            short=False,
+        ),
+        Line(
+            "cold-ranges",
+            "Cold 256 MiB layer, upstream 50 MiB/s a connection, 4 ranged transfers",
+            measures.cold_slow,
+            ("ours",),
+            _COLD,
+            short=False,
+        ),
+        Line(
+            "cold-unlimited",
+            "Cold 256 MiB layer, upstream unlimited",
+            measures.cold_unlimited,
+            ("direct", *CACHES),
+            _COLD,
+        ),
+        Line(
+            "fan-out",
+            "Cold fan-out of a 256 MiB layer to 32 clients, upstream 50 MiB/s a connection",
+            measures.fan_out,
+            ("ours", "single", "distribution", "drayage", "nginx"),
+            _COLD,
+            short=False,
+        ),
+        Line(
+            "memory",
+            "Memory after start, and at the peak of all the above",
+            measures.memory_used,
+            ("ours", "single", "distribution", "drayage", "nginx"),
+            _MEMORY,
+            short=False,
+        ),
+        Line(
+            "start",
+            "Start to the first 200 (cacheproxy: 10 000 cached images in the store; the others: empty)",
+            measures.start,
+            CACHES,
+            (Column("seconds", "s"),),
+        ),
+    )
+}
