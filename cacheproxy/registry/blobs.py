@@ -111,6 +111,8 @@ class DiskShelf:
 
     async def keep(self, partial: Partial) -> None:
         location, generation = await trio.to_thread.run_sync(self._content.commit, partial)
-        lost = await self._records.record_blob(partial.digest, partial.size, location, generation, self._clock())
+        lost = await self._records.record_blob(
+            partial.digest, partial.size, location, generation, self._clock()
+        )
         if lost is not None:
             await trio.to_thread.run_sync(self._content.remove, lost)

@@ -132,7 +132,9 @@ class Manifests:
     async def _get(self, target: Target, reference: Digest | str, patience: float | None) -> FetchedManifest:
         self._missing.check("manifest", target.repository, reference, target.upstream)
         try:
-            return await self._origin(target).registry.get_manifest(target.remote, reference, patience=patience)
+            return await self._origin(target).registry.get_manifest(
+                target.remote, reference, patience=patience
+            )
         except UpstreamError as error:
             await self._remember(target, reference, error)
             raise
@@ -200,7 +202,11 @@ class Manifests:
             raise error
         metrics.STALE.labels(target.upstream, cause.value).inc()
         log.warning(
-            "served stale", repository=target.repository, digest=row.digest, cause=cause.value, reason=str(error)
+            "served stale",
+            repository=target.repository,
+            digest=row.digest,
+            cause=cause.value,
+            reason=str(error),
         )
         now = self._clock()
         return replace(_pulled(image, "stale", now), age=max(0.0, now - row.checked), failure=error)

@@ -50,7 +50,9 @@ class Missing:
     def check(self, kind: str, repository: str, what: str, upstream: str) -> None:
         """Raises RememberedMissing."""
         if self._scratch.get(_key(kind, repository, what)) is not None:
-            message = f"{repository} had no {kind} {what} a moment ago; it is asked again when that is forgotten"
+            message = (
+                f"{repository} had no {kind} {what} a moment ago; it is asked again when that is forgotten"
+            )
             raise RememberedMissing(Cause.MISSING, message, upstream, status=404)
 
     async def remember(self, kind: str, repository: str, what: str, seconds: float) -> None:

@@ -122,7 +122,9 @@ class _Pump:
             try:
                 await self._hash_before()
                 claim = Claim(self._start, self._span.stop)
-                await bring(claim, self._size, self._digest, route, lambda _: None, bind(self._deliver, claim))
+                await bring(
+                    claim, self._size, self._digest, route, lambda _: None, bind(self._deliver, claim)
+                )
             except (UpstreamError, BlobBroken, OSError) as error:
                 self._failure = error
         self._changed.unpark_all()

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from trio.testing import MockClock
+
+from cacheproxy.core.digest import Digest
+from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.partial import Partial
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """Jumps over waits, but not over a thread that writes to the disk."""
+    return MockClock(autojump_threshold=0.02)
+
+
+class Shelf:
+    """A content store on disk, without rows."""
+
+    def __init__(self, root: Path) -> None:
+        self.content = DiskContent(root)
+        self.kept: dict[Digest, bytes] = {}
+        self.opening: OSError | None = None
+        self.keeping: OSError | None = None
+
+    def partial(self, digest: Digest, size: int) -> Partial:
+        if self.opening is not None:
+            raise self.opening
+        return self.content.partial(digest, size)
+
+    async def keep(self, partial: Partial) -> None:
+        if self.keeping is not None:
+            raise self.keeping
+        location = self.content.commit(partial)
+        self.kept[partial.digest] = (self.content.root / location.path).read_bytes()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path / "blobs")
+
+
+def pattern(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)

@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from cacheproxy.core.blob import BlobView, Span
+from cacheproxy.core.failures import Cause, UpstreamError
+from cacheproxy.registry.fill import GRACE, WITHHELD, FillRules
+from cacheproxy.registry.fills import Fills
+from cacheproxy.registry.space import Space
+from cacheproxy.registry.transfer import Source
+from tests.registry.conftest import Shelf, pattern
+from tests.registry.fakes import (
+    FakeUpstream,
+    breaks_after,
+    claims,
+    ends_after,
+    lies,
+    refuses,
+    works,
+)
+
+MIB = 1 << 20
+SIZE = 4 * MIB
+SINGLE = FillRules(parallel_from=None)
+
+
+@asynccontextmanager
+async def fills(shelf: Shelf, rules: FillRules = SINGLE, budget: int | None = None) -> AsyncIterator[Fills]:
+    async with trio.open_nursery() as nursery:
+        space = Space(budget, lambda _: 0, lambda: (1 << 40, 1 << 40), stored=0, partials=())
+        yield Fills(nursery, shelf, rules, space)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def upstream() -> FakeUpstream:
+    return FakeUpstream(pattern(SIZE))
+
+
+async def read(view: BlobView, start: int = 0, stop: int | None = None, *, bounded: bool = False) -> bytes:
+    """What the edge does: wait, then send what is there."""
+    import os
+
+    span = Span(start, view.size if stop is None else stop, bounded=bounded)
+    got, at = bytearray(), start
+    while at < span.stop:
+        count = await view.available(at, span)
+        fd = view.fileno()
+        part = os.pread(fd, count, at) if fd is not None else await view.read(at, count)
+        got += part
+        at += len(part)
+    return bytes(got)
+
+
+async def pull(all_fills: Fills, upstream: FakeUpstream) -> bytes:
+    view, _ = await all_fills.join(upstream.digest, len(upstream.data), Source(upstream, "library/debian"))
+    try:
+        return await read(view)
+    finally:
+        view.close()
+
+
+async def settled(shelf: Shelf, upstream: FakeUpstream) -> None:
+    """The fill has committed what it brought."""
+    with trio.fail_after(600):
+        while upstream.digest not in shelf.kept:
+            await trio.sleep(0.1)
+
+
+async def test_blob_is_streamed_and_kept(shelf: Shelf, upstream: FakeUpstream, clock: MockClock) -> None:
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+        await settled(shelf, upstream)
+    assert shelf.kept[upstream.digest] == upstream.data
+
+
+async def test_many_readers_share_one_transfer(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.rate = MIB
+    async with fills(shelf) as all_fills, trio.open_nursery() as nursery:
+        got: list[bytes] = []
+
+        async def one(after: float) -> None:
+            await trio.sleep(after)
+            got.append(await pull(all_fills, upstream))
+
+        for n in range(32):
+            nursery.start_soon(one, n * 0.1)
+    assert got == [upstream.data] * 32
+    assert upstream.asked == [(0, None)]
+
+
+async def test_second_reader_is_told_that_it_joined(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    async with fills(shelf) as all_fills:
+        source = Source(upstream, "library/debian")
+        first, outcome = await all_fills.join(upstream.digest, SIZE, source)
+        second, joined = await all_fills.join(upstream.digest, SIZE, source)
+        first.close()
+        second.close()
+    assert (outcome, joined) == ("miss", "coalesced")
+
+
+async def test_tail_waits_for_the_proof(shelf: Shelf, upstream: FakeUpstream, clock: MockClock) -> None:
+    upstream.faults = [lies]
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        span = Span(0, SIZE, bounded=False)
+        at = 0
+        with pytest.raises(UpstreamError) as failure:
+            while True:
+                at += await view.available(at, span)
+        view.close()
+    assert at == SIZE - WITHHELD
+    assert failure.value.cause is Cause.PROTOCOL
+    assert shelf.kept == {}
+
+
+async def test_small_blob_waits_for_the_proof_as_a_whole(shelf: Shelf, clock: MockClock) -> None:
+    upstream = FakeUpstream(pattern(MIB), faults=[lies])
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, MIB, Source(upstream, "library/debian"))
+        with pytest.raises(UpstreamError):
+            await view.available(0, Span(0, MIB, bounded=False))
+        view.close()
+
+
+async def test_wrong_bytes_are_not_gone_on_from(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.faults = [lies]
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError):
+            await pull(all_fills, upstream)
+        assert await pull(all_fills, upstream) == upstream.data
+    assert upstream.asked == [(0, None), (0, None)]
+
+
+async def test_bounded_reader_gets_the_footer_first(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        assert await read(view, SIZE - 100, SIZE, bounded=True) == upstream.data[-100:]
+        view.close()
+    assert upstream.asked == [(SIZE - 100, SIZE)]
+
+
+async def test_bounded_readers_fetch_only_what_they_ask_for(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    async with fills(shelf) as all_fills:
+        for start in (0, 1 * MIB, 3 * MIB):
+            view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+            assert await read(view, start, start + 10, bounded=True) == upstream.data[start : start + 10]
+            view.close()
+    assert upstream.sent == 3 * (256 << 10)
+
+
+async def test_whole_reader_after_ranged_ones_fetches_only_the_rest(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        await read(view, MIB, 2 * MIB, bounded=True)
+        assert await pull(all_fills, upstream) == upstream.data
+        view.close()
+        await settled(shelf, upstream)
+    assert upstream.sent == SIZE
+
+
+async def test_large_blob_comes_in_ranged_transfers(shelf: Shelf, clock: MockClock) -> None:
+    upstream = FakeUpstream(pattern(SIZE), rate=MIB)
+    rules = FillRules(parallel_from=SIZE, ranges=4, piece=MIB)
+    async with fills(shelf, rules) as all_fills:
+        began = trio.current_time()
+        assert await pull(all_fills, upstream) == upstream.data
+        took = trio.current_time() - began
+    assert sorted(upstream.asked) == [(at, at + MIB) for at in range(0, SIZE, MIB)]
+    assert took < 2
+    assert upstream.sent == SIZE
+
+
+async def test_upstream_without_ranges_is_asked_once(shelf: Shelf, clock: MockClock) -> None:
+    upstream = FakeUpstream(pattern(SIZE), ranges=False)
+    rules = FillRules(parallel_from=SIZE, ranges=4, piece=MIB)
+    async with fills(shelf, rules) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert len(upstream.answers) == 1
+
+
+async def test_footer_of_an_upstream_without_ranges_waits_for_the_whole(
+    shelf: Shelf, clock: MockClock
+) -> None:
+    upstream = FakeUpstream(pattern(SIZE), ranges=False)
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        assert await read(view, SIZE - 10, SIZE, bounded=True) == upstream.data[-10:]
+        view.close()
+    assert upstream.sent == SIZE
+
+
+@pytest.mark.parametrize("fault", [breaks_after(MIB), ends_after(MIB), breaks_after(MIB, Cause.TIMEOUT)])
+async def test_broken_transfer_is_resumed_where_it_broke(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, fault: object
+) -> None:
+    upstream.faults = [fault]  # type: ignore[list-item]
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert upstream.asked == [(0, None), (MIB, SIZE)]
+    assert upstream.sent == SIZE
+
+
+async def test_resumption_names_the_etag_only_where_it_came_from(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.mirrors = 2
+    upstream.faults = [breaks_after(MIB), breaks_after(MIB), works]
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert [(a.endpoint, a.etag_asked) for a in upstream.answers] == [(0, None), (1, None), (0, '"0"')]
+
+
+async def test_progress_never_runs_out_of_resumptions(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.faults = [breaks_after(128 << 10) for _ in range(31)]
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert upstream.sent == SIZE
+
+
+async def test_upstream_that_never_sends_ends_the_fill(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.faults = [refuses(Cause.CONNECT)] * 3
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError):
+            await pull(all_fills, upstream)
+        assert await pull(all_fills, upstream) == upstream.data
+
+
+async def test_missing_blob_is_not_asked_for_again(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.faults = [refuses(Cause.MISSING)]
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError) as failure:
+            await pull(all_fills, upstream)
+    assert failure.value.cause is Cause.MISSING
+    assert len(upstream.answers) == 1
+
+
+async def test_mirror_without_the_blob_is_left_out(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.mirrors = 2
+    upstream.faults = [refuses(Cause.MISSING)]
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert [answer.endpoint for answer in upstream.answers] == [0, 1]
+
+
+async def test_throttled_before_the_first_byte_is_told_at_once(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.faults = [refuses(Cause.THROTTLED, retry_after=60)]
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError) as failure:
+            await pull(all_fills, upstream)
+    assert failure.value.retry_after == 60
+
+
+async def test_throttled_in_the_middle_is_waited_out(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.faults = [breaks_after(MIB), refuses(Cause.THROTTLED, retry_after=20)]
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+
+
+async def test_length_that_is_not_the_manifests_is_refused(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.faults = [claims(SIZE + 1)]
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError) as failure:
+            await pull(all_fills, upstream)
+    assert failure.value.cause is Cause.PROTOCOL
+
+
+async def test_fill_past_its_share_outlives_its_readers(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.rate = MIB
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        await read(view, 0, 3 * MIB)
+        view.close()
+        await settled(shelf, upstream)
+    assert upstream.sent == SIZE
+
+
+async def test_fill_below_its_share_ends_after_a_grace(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.rate = MIB / 16
+    async with fills(shelf, FillRules(parallel_from=None, finish_share=math.inf)) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        await view.available(0, Span(0, SIZE, bounded=False))
+        view.close()
+        await trio.sleep(GRACE + 2)
+        assert not all_fills.running(upstream.digest)
+        sent = upstream.sent
+        upstream.rate = None
+        assert await pull(all_fills, upstream) == upstream.data
+    assert 0 < sent < SIZE
+    assert upstream.sent == SIZE
+
+
+async def test_fill_goes_on_after_a_restart(shelf: Shelf, upstream: FakeUpstream, clock: MockClock) -> None:
+    upstream.rate = MIB
+    with trio.move_on_after(2.2):
+        async with fills(shelf) as all_fills:
+            await pull(all_fills, upstream)
+    upstream.rate = None
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert upstream.sent == SIZE
+
+
+@pytest.mark.parametrize("after", [0, 2 * MIB])
+async def test_full_disk_goes_on_uncached(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cacheproxy.store.partial import Partial
+
+    real = Partial.write
+
+    def write(self: Partial, offset: int, chunks: list[bytes]) -> None:
+        if offset + sum(map(len, chunks)) > after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, offset, chunks)
+
+    monkeypatch.setattr(Partial, "write", write)
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert shelf.kept == {}
+
+
+async def test_folder_that_takes_no_file_goes_on_uncached(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    shelf.opening = OSError(errno.EROFS, "Read-only file system")
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+
+
+async def test_blob_that_cannot_be_kept_is_served_all_the_same(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, tmp_path: Path
+) -> None:
+    shelf.keeping = OSError(errno.ENOSPC, "No space left on device")
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+        while all_fills.running(upstream.digest):
+            await trio.sleep(0.1)
+    assert list((tmp_path / "blobs" / "partial").iterdir()) == []
+
+
+async def test_over_the_budget_is_served_uncached(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    async with fills(shelf, budget=SIZE - 1) as all_fills:
+        view, outcome = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        assert await read(view) == upstream.data
+        view.close()
+    assert outcome == "bypass"
+
+
+async def test_empty_blob_needs_no_upstream(shelf: Shelf, clock: MockClock) -> None:
+    upstream = FakeUpstream(b"")
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == b""
+        await settled(shelf, upstream)
+    assert upstream.answers == []
