@@ -189,7 +189,8 @@ def fan_out(run: Run, server: Server, _turn: int) -> Sample:
 
 
 def memory_used(_run: Run, server: Server, _turn: int) -> Sample:
-    return {"start": server.resident_at_start / MIB, "peak": memory(server.pid).peak / MIB}
+    peak = max(memory(server.pid).peak, server.resident_at_start)
+    return {"start": server.resident_at_start / MIB, "peak": peak / MIB}
 
 
 def start(run: Run, server: Server, _turn: int) -> Sample:

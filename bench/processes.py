@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -103,18 +103,27 @@ def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], log: 
         time.sleep(POLL)
 
 
+def _born(pid: int) -> str | None:
+    """When the process began, in ticks since boot: with the id it tells one process from a later one."""
+    try:
+        return _stat(pid)[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL after END_WITHIN: of the process, then of children that outlived it."""
-    children = tree(process.pid)[1:] if process.poll() is None else []
+    """SIGTERM, and SIGKILL after END_WITHIN: of the process, then of descendants that outlived it."""
+    descendants = {pid: _born(pid) for pid in tree(process.pid)[1:]}
     process.terminate()
     try:
         process.wait(END_WITHIN)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for child in children:
-        if Path(f"/proc/{child}").exists() and int(_stat(child)[1]) in (1, process.pid):
-            os.kill(child, signal.SIGKILL)
+    for pid, born in descendants.items():
+        if born is not None and _born(pid) == born:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -51,9 +51,11 @@ def _verdict_row(verdict: Verdict, titles: Mapping[str, str]) -> Row:
     bar = verdict.bar
     reference = "" if verdict.reference is None else _number(verdict.reference)
     reached = "reached" if verdict.reached else "NOT reached"
+    line = LINES[bar.line]
     return (
-        LINES[bar.line].title,
+        line.title,
         titles[bar.subject],
+        next(column.title for column in line.columns if column.key == bar.key),
         bar.text,
         _number(verdict.value),
         reference,
@@ -67,7 +69,7 @@ def verdicts(medians: Medians) -> list[Verdict]:
 
 
 def bars_table(results: Results) -> str:
-    header = ("line", "of", "bar", "value", "reference", "compared", "")
+    header = ("line", "of", "number", "bar", "value", "reference", "compared", "")
     return table(header, (_verdict_row(one, results.titles) for one in verdicts(results.medians)))
 
 
