@@ -1,0 +1,46 @@
+"""What the rows ask of a database, whichever it is.
+
+Rules for SQL texts, so that one text runs on SQLite and on PostgreSQL: parameters are `:name`; no `%` and no
+`::` (CAST(x AS y) instead); ON CONFLICT and RETURNING are fine; nothing relies on the order of rows without
+ORDER BY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+Row = tuple[Any, ...]
+
+
+class Tx(Protocol):
+    """One transaction, as a transaction function sees it. Parameters are given by name."""
+
+    def run(self, sql: str, **named: object) -> None: ...
+
+    def one(self, sql: str, **named: object) -> Row | None:
+        """The only row; None when there is none. For queries that have no more than one."""
+        ...
+
+    def all(self, sql: str, **named: object) -> list[Row]: ...
+
+
+class Database(Protocol):
+    """Transaction functions are plain and short, and do nothing but SQL: they may run in another thread."""
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """For point reads by key. Raises StoreSuspect, StoreBusy."""
+        ...
+
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        """Returns once what was written is durable. Raises what `fn` raises, and nothing is written then.
+
+        Raises StoreSuspect, StoreFull, StoreBusy, Conflict. Cancelled while waiting, it may still be written.
+        """
+        ...
+
+    async def scan(self, fn: Callable[[Tx], T]) -> T:
+        """For lists, sums and sweeps: one consistent view, beside everything else. Raises as `read`."""
+        ...

@@ -1,0 +1,229 @@
+"""Blobs as files: immutable, private, one file a generation, reached only through names built from a Digest.
+
+    <root>/blobs/<algorithm>/<first two of hex>/<hex>.<generation>
+    <root>/partial/<algorithm>-<hex>.part, .journal
+
+A blob becomes one in this order: sync of its bytes, rename, sync of the folder(s); then the caller records
+it. A file without a row is never served.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from functools import partial as bind
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from cacheproxy.core.blob import BlobBroken, Span
+from cacheproxy.core.digest import Digest, InvalidDigest
+from cacheproxy.store import partial as partials
+from cacheproxy.store.durable import FOLDER_MODE, make_folder, remove, sync_folder
+from cacheproxy.store.errors import BlobMissing
+from cacheproxy.store.partial import Partial
+
+_LOCATION = re.compile(r"blobs/([a-z0-9]+)/[0-9a-f]{2}/([0-9a-f]+)\.([1-9][0-9]{0,18})")
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class Location(NamedTuple):
+    """Where the store has put a blob: what the blob's row keeps."""
+
+    path: str
+    """Below the store's root. Believed only where it is the name that the digest gives."""
+    generation: int
+
+
+class Unfinished(NamedTuple):
+    digest: Digest
+    bytes: int
+    """What it takes of the disk."""
+    mtime: float
+    """Seconds since the epoch."""
+
+
+class DiskContent:
+    """Everything but `open` and `capacity` blocks, and belongs into a thread."""
+
+    def __init__(self, root: Path, generation: Callable[[], int] = lambda: secrets.randbits(62) + 1) -> None:
+        """Make the folders below `root`, and `root` itself.
+
+        `generation` gives a number never given before, for one digest at least. Raises OSError, StoreSuspect.
+        """
+        self.root = root
+        self._generation = generation
+        self._partials = root / "partial"
+        self._lasting: set[Path] = {root}
+        """Folders whose names are known to be durable."""
+        self._open: set[Digest] = set()
+        """Digests whose partial files are in use."""
+        make_folder(root)
+        self._folder(self._partials)
+        self._folder(root / "blobs")
+
+    def open(self, digest: Digest, location: str, size: int) -> StoredBlob:
+        """Open a stored blob of `size` bytes; a few microseconds, no waiting.
+
+        Raises BlobMissing when there is no such file, or it is not one of ours of that size; OSError for want
+        of descriptors and the like, which say nothing about the blob.
+        """
+        if _digest_at(location) != digest:
+            raise BlobMissing(f"{location!r} is not a place for {digest}")
+        try:
+            fd = os.open(self.root / location, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
+            raise BlobMissing(f"{location} is not there") from error
+        state = os.fstat(fd)
+        if not stat.S_ISREG(state.st_mode) or state.st_size != size:
+            os.close(fd)
+            raise BlobMissing(f"{location} is not a file of {size} bytes, but has {state.st_size}")
+        return StoredBlob(digest, size, fd)
+
+    def partial(self, digest: Digest, size: int) -> Partial:
+        """The partial file of a blob of `size` bytes, as its journal left it; damaged or of another size:
+        empty.
+
+        One at a time for a digest: ValueError. Raises BlockingIOError when another process has it, and
+        OSError.
+        """
+        if digest in self._open:
+            raise ValueError(f"the partial file of {digest} is open")
+        self._open.add(digest)
+        try:
+            stem = self._stem(digest)
+            here = partials.resume(digest, size, stem, self._open.discard)
+            return here or partials.start(digest, size, stem, self._open.discard)
+        except BaseException:
+            self._open.discard(digest)
+            raise
+
+    def commit(self, partial: Partial) -> Location:
+        """Make a proven file a stored blob, durably. Its descriptor stays readable.
+
+        Raises StoreSuspect when the disk cannot be trusted, OSError when there is no room.
+        """
+        location = _place(partial.digest, self._generation())
+        target = self.root / location.path
+        self._folder(target.parent)
+        partial.rename(target)
+        sync_folder(target.parent)
+        partial.forget()
+        return location
+
+    def remove(self, location: str) -> bool:
+        """Unlink one generation of a blob; False when it was not there. Open views of it stay readable."""
+        return _digest_at(location) is not None and remove(self.root / location)
+
+    def capacity(self) -> tuple[int, int]:
+        """(free to us, total) bytes of the file system."""
+        state = os.statvfs(self.root)
+        return state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
+
+    def partials(self) -> Iterator[Unfinished]:
+        """What is in the folder of partial files."""
+        for digest, states in self._unfinished().items():
+            used = sum(state.st_blocks * 512 for state in states)
+            yield Unfinished(digest, used, max(state.st_mtime for state in states))
+
+    def reap(self, older_than: float, now: float) -> list[Digest]:
+        """Remove partial files untouched for more than `older_than` seconds, but those in use; say which."""
+        stale = [
+            part.digest
+            for part in self.partials()
+            if now - part.mtime > older_than and part.digest not in self._open
+        ]
+        for digest in stale:
+            partials.clear(self._stem(digest))
+        return stale
+
+    def _unfinished(self) -> dict[Digest, list[os.stat_result]]:
+        found: dict[Digest, list[os.stat_result]] = {}
+        for entry in os.scandir(self._partials):
+            digest = _partial_name(entry.name)
+            if digest is not None:
+                found.setdefault(digest, []).append(entry.stat(follow_symlinks=False))
+        return found
+
+    def _stem(self, digest: Digest) -> Path:
+        return self._partials / f"{digest.algorithm}-{digest.hex}"
+
+    def _folder(self, folder: Path) -> None:
+        """Make a folder below the root, and its name durable.
+
+        Once a process even for those that exist: whoever made one may not have got to the sync.
+        """
+        if folder in self._lasting:
+            return
+        self._folder(folder.parent)
+        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        sync_folder(folder.parent)
+        self._lasting.add(folder)
+
+
+class StoredBlob:
+    """A BlobView over an open file: what is open stays readable whatever happens to its name."""
+
+    def __init__(self, digest: Digest, size: int, fd: int) -> None:
+        self.digest = digest
+        self.size = size
+        self._fd: int | None = fd
+
+    async def available(self, offset: int, span: Span) -> int:
+        """All of the span at once. Raises BlobBroken when the file has become shorter than promised."""
+        await trio.lowlevel.checkpoint()
+        if self._fd is None or os.fstat(self._fd).st_size < span.stop:
+            raise BlobBroken(f"the file of {self.digest} is shorter than {span.stop} bytes, or closed")
+        return span.stop - offset
+
+    def fileno(self) -> int | None:
+        return self._fd
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """Raises BlobBroken when the file ends at `offset`, or is closed."""
+        if self._fd is None:
+            raise BlobBroken(f"the file of {self.digest} is closed")
+        data = await trio.to_thread.run_sync(bind(os.pread, self._fd, count, offset))
+        if not data:
+            raise BlobBroken(f"the file of {self.digest} ends at {offset}")
+        return data
+
+    def close(self) -> None:
+        """A second call does nothing: the number may be somebody else's descriptor by then."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _place(digest: Digest, generation: int) -> Location:
+    return Location(f"blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}.{generation}", generation)
+
+
+def _digest_at(location: str) -> Digest | None:
+    """The digest that we would have given this place to; None for any other text: rows are not believed."""
+    fields = _LOCATION.fullmatch(location)
+    if fields is None:
+        return None
+    try:
+        digest = Digest.parse(f"{fields[1]}:{fields[2]}")
+    except InvalidDigest:
+        return None
+    return digest if location == _place(digest, int(fields[3])).path else None
+
+
+def _partial_name(name: str) -> Digest | None:
+    """The digest that a file in the folder of partial files is named after; None for what is not ours."""
+    path = Path(name)
+    if path.suffix not in (partials.DATA, partials.JOURNAL):
+        return None
+    try:
+        return Digest.parse(path.stem.replace("-", ":", 1))
+    except InvalidDigest:
+        return None

@@ -1,0 +1,45 @@
+"""What can go wrong in the store. Nothing foreign (apsw, sqlite3) leaves this package.
+
+StoreError
+├── BlobMissing       a row's bytes are not there: forget them, fetch them again
+├── StoreSuspect      (also OSError) a sync, a rename or the database failed: promises may be broken
+├── StoreFull         (also OSError) no room for rows: nothing was written, try again later
+├── StoreBusy         (also OSError) somebody else held the database: nothing was written, try again
+├── Conflict          a constraint of the schema refused the write: nothing was written
+└── DatabaseRefused   not a database this version can work with; raised by opening only
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The base of all below."""
+
+
+class BlobMissing(StoreError):
+    """No file of this digest, generation and size. Never raised for want of descriptors or rights."""
+
+
+class StoreSuspect(StoreError, OSError):
+    """A failed sync is never tried again: the kernel has marked the lost pages clean, and a second try
+    "succeeds".
+
+    Reads go on. Writing through the same object is refused from here on; a restart verifies what is there.
+    Built as OSError is: (errno, text).
+    """
+
+
+class StoreFull(StoreError, OSError):
+    """Built as OSError is: (errno, text)."""
+
+
+class StoreBusy(StoreError, OSError):
+    """Another process held the database's lock. Built as OSError is: (errno, text)."""
+
+
+class Conflict(StoreError):
+    """A foreign key, a uniqueness rule or a check of the schema."""
+
+
+class DatabaseRefused(StoreError):
+    """The message says what was found and what to do."""

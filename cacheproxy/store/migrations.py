@@ -1,0 +1,165 @@
+"""The schema, as numbered steps that are applied once, in order, each in one transaction with its record.
+
+A step that was released is never changed: its checksum is kept, and a database that has another is refused.
+The texts are for two dialects; `$words` stand for what differs (see a database module's `DIALECT`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import Template
+
+from cacheproxy.store.database import Tx
+from cacheproxy.store.errors import DatabaseRefused
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    number: int
+    statements: tuple[str, ...]
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256("\n;\n".join(self.statements).encode()).hexdigest()
+
+
+_RECORD = """
+CREATE TABLE IF NOT EXISTS migration (
+    number $integer PRIMARY KEY,
+    checksum TEXT NOT NULL
+) $table
+"""
+
+_CACHE = (
+    """
+    CREATE TABLE repository (
+        id $identity,
+        name TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL CHECK (kind IN ('cached', 'hosted')),
+        upstream TEXT,
+        created $real NOT NULL
+    ) $table
+    """,
+    # Bodies apart from the facts about them: point reads stay small, and a body is kept once.
+    """
+    CREATE TABLE manifest (
+        digest TEXT NOT NULL PRIMARY KEY,
+        body $bytes NOT NULL
+    ) $table
+    """,
+    # generation 0: a manifest names the blob, its bytes are not here.
+    """
+    CREATE TABLE blob (
+        digest TEXT NOT NULL PRIMARY KEY,
+        size $integer NOT NULL CHECK (size >= 0),
+        generation $integer NOT NULL DEFAULT 0,
+        location TEXT NOT NULL DEFAULT '',
+        used $real NOT NULL,
+        CHECK ((generation = 0) = (location = ''))
+    ) $table
+    """,
+    """
+    CREATE TABLE image (
+        repository $integer NOT NULL REFERENCES repository (id) ON DELETE RESTRICT,
+        digest TEXT NOT NULL REFERENCES manifest (digest) ON DELETE RESTRICT,
+        media_type TEXT NOT NULL,
+        artifact_type TEXT,
+        size $integer NOT NULL,
+        subject TEXT,
+        pushed $real NOT NULL,
+        pulled $real NOT NULL,
+        PRIMARY KEY (repository, digest)
+    ) $keyed
+    """,
+    "CREATE INDEX image_by_subject ON image (repository, subject) WHERE subject IS NOT NULL",
+    """
+    CREATE TABLE tag (
+        repository $integer NOT NULL,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        checked $real NOT NULL,
+        moved $real NOT NULL,
+        pending TEXT,
+        PRIMARY KEY (repository, name),
+        FOREIGN KEY (repository, digest) REFERENCES image (repository, digest) ON DELETE RESTRICT
+    ) $keyed
+    """,
+    # size: as this repository's manifest, or its upstream, says. Only the bytes themselves prove it, and what
+    # one repository claims of a digest must not spoil it for the others.
+    """
+    CREATE TABLE link (
+        repository $integer NOT NULL REFERENCES repository (id) ON DELETE RESTRICT,
+        digest TEXT NOT NULL REFERENCES blob (digest) ON DELETE RESTRICT,
+        size $integer NOT NULL CHECK (size >= 0),
+        keep_until $real NOT NULL DEFAULT 0,
+        PRIMARY KEY (repository, digest)
+    ) $keyed
+    """,
+    """
+    CREATE TABLE reference (
+        repository $integer NOT NULL,
+        image TEXT NOT NULL,
+        digest TEXT NOT NULL REFERENCES blob (digest) ON DELETE RESTRICT,
+        PRIMARY KEY (repository, image, digest),
+        FOREIGN KEY (repository, image) REFERENCES image (repository, digest) ON DELETE CASCADE
+    ) $keyed
+    """,
+    # No foreign key for the child: an index whose children are not all here is normal.
+    """
+    CREATE TABLE child (
+        repository $integer NOT NULL,
+        image TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        PRIMARY KEY (repository, image, digest),
+        FOREIGN KEY (repository, image) REFERENCES image (repository, digest) ON DELETE CASCADE
+    ) $keyed
+    """,
+    """
+    CREATE TABLE trash (
+        path TEXT NOT NULL PRIMARY KEY,
+        not_before $real NOT NULL
+    ) $table
+    """,
+)
+
+MIGRATIONS = (Migration(1, _CACHE),)
+
+
+def migrate(tx: Tx, dialect: Mapping[str, str], steps: tuple[Migration, ...] = MIGRATIONS) -> None:
+    """Bring the schema up to date. Raises DatabaseRefused when it is not an earlier state of this
+    version's."""
+    tx.run(Template(_RECORD).substitute(dialect))
+    done = {
+        int(number): str(checksum) for number, checksum in tx.all("SELECT number, checksum FROM migration")
+    }
+    _judge(done, {step.number: step.checksum for step in steps})
+    for step in steps:
+        if step.number not in done:
+            _apply(tx, dialect, step)
+
+
+def _judge(done: dict[int, str], known: dict[int, str]) -> None:
+    newest = max(done, default=0)
+    if newest > max(known):
+        raise DatabaseRefused(
+            f"the database is of schema {newest}, and this version knows {max(known)} at most: it was written"
+            " by a newer cacheproxy; run that one, or restore the backup from before the upgrade"
+        )
+    for number, checksum in done.items():
+        if known.get(number) != checksum:
+            raise DatabaseRefused(
+                f"step {number} of the database's schema is not the one this version knows: it was written by"
+                " another build; run that one, or start with an empty database"
+            )
+
+
+def _apply(tx: Tx, dialect: Mapping[str, str], step: Migration) -> None:
+    for statement in step.statements:
+        tx.run(Template(statement).substitute(dialect))
+    tx.run(
+        "INSERT INTO migration (number, checksum) VALUES (:number, :checksum)",
+        number=step.number,
+        checksum=step.checksum,
+    )

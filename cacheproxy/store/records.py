@@ -1,0 +1,216 @@
+"""The rows: what repositories have, what tags mean, and where bytes are.
+
+A cached repository's rows, as they come to be: a manifest is recorded with all that it names
+(`record_image`); the blobs it names have generation 0 until a fill brings their bytes (`record_blob`). A blob
+is reached through its link to a repository, never by its digest alone.
+"""
+
+from __future__ import annotations
+
+import errno
+from functools import partial as bind
+from typing import Any
+
+from cacheproxy.core.digest import Digest, InvalidDigest
+from cacheproxy.core.manifest import ParsedManifest
+from cacheproxy.store import queries
+from cacheproxy.store.database import Database, Row, Tx
+from cacheproxy.store.errors import StoreSuspect
+from cacheproxy.store.rows import BlobRow, ImageRow, ReferrerRow, Repository, TagRow
+
+
+class Records:
+    """Reads raise StoreSuspect and StoreBusy; `record_*` and `forget_bytes` those, StoreFull and Conflict.
+
+    A write returns once it is durable. `now` and all times are seconds since the epoch.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Point reads: one query by key each, inline where the database is in this process.
+
+    async def repository(self, name: str) -> Repository | None:
+        row = await self._one(queries.REPOSITORY, name=name)
+        return None if row is None else Repository(*row)
+
+    async def tag(self, repository: str, name: str) -> TagRow | None:
+        row = await self._one(queries.TAG, repository=repository, name=name)
+        if row is None:
+            return None
+        digest, checked, moved, pending = row
+        return TagRow(_digest(digest), checked, moved, _digest_or_none(pending))
+
+    async def image(self, repository: str, digest: Digest) -> ImageRow | None:
+        row = await self._one(queries.IMAGE, repository=repository, digest=digest)
+        if row is None:
+            return None
+        media_type, artifact_type, size, subject, body = row
+        return ImageRow(digest, media_type, artifact_type, size, _digest_or_none(subject), bytes(body))
+
+    async def blob(self, repository: str, digest: Digest) -> BlobRow | None:
+        """Through the repository's link; None when it has none. Generation 0: its bytes are to be fetched."""
+        row = await self._one(queries.BLOB, repository=repository, digest=digest)
+        return None if row is None else BlobRow(digest, *row)
+
+    async def any_blob(self, digest: Digest) -> BlobRow | None:
+        """Whichever repository has it: for the store's own upkeep, never for an answer to a client."""
+        row = await self._one(queries.ANY_BLOB, digest=digest)
+        return None if row is None else BlobRow(digest, *row)
+
+    # Scans.
+
+    async def tags(self, repository: str) -> list[str]:
+        """In the order of their bytes."""
+        return sorted(name for (name,) in await self._scan(queries.TAGS, repository=repository))
+
+    async def referrers(self, repository: str, subject: Digest) -> list[ReferrerRow]:
+        """Images here whose subject it is, the first recorded first."""
+        rows = await self._scan(queries.REFERRERS, repository=repository, subject=subject)
+        return [ReferrerRow(_digest(digest), *rest) for digest, *rest in rows]
+
+    async def repositories(self, last: str, n: int) -> list[str]:
+        """Up to `n` names behind `last`, in the order of their bytes."""
+        return [name for (name,) in await self._scan(queries.REPOSITORIES, last=last, n=n)]
+
+    async def cached_bytes(self) -> int:
+        """Bytes of all blobs that are here."""
+        ((total,),) = await self._scan(queries.CACHED_BYTES)
+        return int(total)
+
+    async def images(self) -> int:
+        ((count,),) = await self._scan(queries.IMAGES)
+        return int(count)
+
+    # Writes: one transaction each.
+
+    async def record_image(
+        self,
+        repository: str,
+        upstream: str,
+        digest: Digest,
+        body: bytes,
+        parsed: ParsedManifest,
+        now: float,
+        tag: str | None = None,
+    ) -> None:
+        """A manifest and all that it names; with `tag`, the tag means it from now on, and is checked.
+
+        Recording it again is fine.
+        """
+        await self._database.write(bind(_record_image, repository, upstream, digest, body, parsed, now, tag))
+
+    async def record_checked(self, repository: str, tag: str, now: float, pending: Digest | None) -> None:
+        """The upstream was asked at `now`: the tag means what is here, or else (`pending`) what is to be
+        fetched."""
+        await self._run(queries.CHECK_TAG, repository=repository, name=tag, checked=now, pending=pending)
+
+    async def record_link(
+        self, repository: str, upstream: str, digest: Digest, size: int, now: float
+    ) -> None:
+        """The upstream says that the repository has this blob, of so many bytes."""
+
+        def record(tx: Tx) -> None:
+            row = _repository_id(tx, repository, upstream, now)
+            tx.run(queries.NAME_BLOB, digest=digest, size=size, now=now)
+            tx.run(queries.ADD_LINK, repository=row, digest=digest, size=size)
+
+        await self._database.write(record)
+
+    async def record_blob(
+        self, digest: Digest, size: int, location: str, generation: int, now: float
+    ) -> str | None:
+        """The bytes of a blob are durable at `location`.
+
+        Returns None, or, where other bytes of this digest were recorded before, `location`: the file to
+        unlink.
+        """
+
+        def record(tx: Tx) -> str | None:
+            tx.run(
+                queries.STORE_BLOB,
+                digest=digest,
+                size=size,
+                location=location,
+                generation=generation,
+                now=now,
+            )
+            row = tx.one(queries.ANY_BLOB, digest=digest)
+            return None if row is not None and row[2] == location else location
+
+        return await self._database.write(record)
+
+    async def forget_bytes(self, digest: Digest, generation: int) -> bool:
+        """The bytes of this generation were found missing; False when somebody has noted that already."""
+        forget = bind(_one, queries.FORGET_BYTES, {"digest": digest, "generation": generation})
+        return await self._database.write(forget) is not None
+
+    async def _one(self, sql: str, **named: object) -> Row | None:
+        return await self._database.read(bind(_one, sql, named))
+
+    async def _scan(self, sql: str, **named: object) -> list[Row]:
+        return await self._database.scan(lambda tx: tx.all(sql, **named))
+
+    async def _run(self, sql: str, **named: object) -> None:
+        await self._database.write(lambda tx: tx.run(sql, **named))
+
+
+def _one(sql: str, named: dict[str, object], tx: Tx) -> Row | None:
+    return tx.one(sql, **named)
+
+
+def _record_image(
+    repository: str,
+    upstream: str,
+    digest: Digest,
+    body: bytes,
+    parsed: ParsedManifest,
+    now: float,
+    tag: str | None,
+    tx: Tx,
+) -> None:
+    row = _repository_id(tx, repository, upstream, now)
+    tx.run(queries.ADD_MANIFEST, digest=digest, body=body)
+    tx.run(
+        queries.ADD_IMAGE,
+        repository=row,
+        digest=digest,
+        media_type=parsed.media_type,
+        artifact_type=parsed.artifact_type,
+        size=len(body),
+        subject=None if parsed.subject is None else parsed.subject.digest,
+        now=now,
+    )
+    _record_named(tx, row, digest, parsed, now)
+    if tag is not None:
+        tx.run(queries.MOVE_TAG, repository=row, name=tag, digest=digest, now=now)
+
+
+def _record_named(tx: Tx, repository: int, image: Digest, parsed: ParsedManifest, now: float) -> None:
+    """What the manifest names: blobs with their links, and children."""
+    # In the order of digests: two transactions that touch the same rows never wait for one another in a
+    # circle.
+    for digest, size in sorted({blob.digest: blob.size for blob in parsed.blobs}.items()):
+        tx.run(queries.NAME_BLOB, digest=digest, size=size, now=now)
+        tx.run(queries.ADD_LINK, repository=repository, digest=digest, size=size)
+        tx.run(queries.ADD_REFERENCE, repository=repository, image=image, digest=digest)
+    for child in sorted({child.digest for child in parsed.manifests}):
+        tx.run(queries.ADD_CHILD, repository=repository, image=image, digest=child)
+
+
+def _repository_id(tx: Tx, name: str, upstream: str, now: float) -> int:
+    tx.run(queries.ADD_REPOSITORY, name=name, upstream=upstream, now=now)
+    row = tx.one(queries.REPOSITORY_ID, name=name)
+    assert row is not None
+    return int(row[0])
+
+
+def _digest(text: Any) -> Digest:
+    try:
+        return Digest.parse(text)
+    except (InvalidDigest, TypeError) as error:
+        raise StoreSuspect(errno.EIO, f"a row has {text!r} for a digest") from error
+
+
+def _digest_or_none(text: Any) -> Digest | None:
+    return None if text is None else _digest(text)
