@@ -16,7 +16,7 @@ from cacheproxy.core.errors import OCIError
 from cacheproxy.core.failures import UpstreamError, to_client
 from cacheproxy.core.query import parse_query
 from cacheproxy.core.routing import Routes, Target
-from cacheproxy.edge.message import Address, BodyTooLarge, Peer, Ready, Request, Response
+from cacheproxy.edge.message import Address, BodyBroken, BodyTooLarge, Peer, Ready, Request, Response
 from cacheproxy.registry.flights import FlightLost
 from cacheproxy.registry.manifests import PulledManifest
 from cacheproxy.registry.origin import RememberedMissing
@@ -48,12 +48,15 @@ class Door:
         access: Access,
         distribution: Distribution,
         ready: ReadyAnswers,
+        via: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._routes = routes
         self._access = access
         self._distribution = distribution
         self._ready = ready
+        self._via = via
+        """Our name in the Via header of what we ask upstream: a request that has it has come full circle."""
         self._clock = clock
         self._classes: dict[Address | None, int] = {}
 
@@ -69,7 +72,7 @@ class Door:
             response = await self._answer(request)
         except OCIError as error:
             response = _error(error, request)
-        except BodyTooLarge:
+        except (BodyTooLarge, BodyBroken):
             raise
         except Exception as error:
             log.exception("request failed", target=request.target)
@@ -83,6 +86,10 @@ class Door:
         return Response(status, [API_VERSION, ("Content-Type", "application/json")], error.body(request_id))
 
     async def _answer(self, request: Request) -> Response:
+        if self._via in request.headers.get("via", ""):
+            raise OCIError(
+                "UNSUPPORTED", "an upstream of this daemon is this daemon: see upstream.url", status=508
+            )
         operation = ops.parse(request.path)
         _allow(request.method, operation)
         mask = self._class_of(request.peer)
@@ -132,14 +139,18 @@ class Door:
 
     def _admit(self, request: Request, mask: int, repository: str | None) -> None:
         """Raises OCIError DENIED unless the caller's networks may pull `repository` (None: anything at all)."""
-        allowed = self._access.anything(mask) if repository is None else self._access.may_pull(mask, repository)
+        allowed = (
+            self._access.anything(mask) if repository is None else self._access.may_pull(mask, repository)
+        )
         if allowed:
             return
         what = "this registry" if repository is None else repository
         who = str(request.peer.address or "a unix socket's peer")
         if request.peer.forwarded_by_stranger:
             who += " (which sends X-Forwarded-For, but is not in server.trusted_proxies)"
-        raise OCIError("DENIED", f"{who} may not pull from {what}: access.anonymous_pull has no entry that allows it")
+        raise OCIError(
+            "DENIED", f"{who} may not pull from {what}: access.anonymous_pull has no entry that allows it"
+        )
 
     def _class_of(self, peer: Peer) -> int:
         if peer.forwarded_by_stranger:

@@ -46,7 +46,9 @@ class Distribution:
             ops.Referrers: self._referrers,
         }
 
-    async def answer(self, operation: ops.Operation, target: Target, request: Request, query: Query) -> Response:
+    async def answer(
+        self, operation: ops.Operation, target: Target, request: Request, query: Query
+    ) -> Response:
         """Any operation but a manifest's. Raises OCIError and UpstreamError."""
         return await self._handlers[type(operation)](operation, target, request, query)
 

@@ -13,7 +13,11 @@ REQUESTS = Counter(
 )
 SERVED = Counter("cacheproxy_served_bytes", "Body bytes sent to clients", ["upstream", "outcome"])
 ABORTED = Counter("cacheproxy_aborted", "Answers that were cut short, by who or what cut them", ["by"])
-SECONDS = Histogram("cacheproxy_request_seconds", "Time from the first byte of a request to the last of its answer", ["outcome"])
+SECONDS = Histogram(
+    "cacheproxy_request_seconds",
+    "Time from the first byte of a request to the last of its answer",
+    ["outcome"],
+)
 
 
 class Meter:

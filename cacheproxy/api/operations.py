@@ -64,7 +64,9 @@ async def _problem(check: Check) -> str | None:
 
 
 async def _metrics() -> Response:
-    return Response(200, [("Content-Type", CONTENT_TYPE_LATEST)], await trio.to_thread.run_sync(generate_latest))
+    return Response(
+        200, [("Content-Type", CONTENT_TYPE_LATEST)], await trio.to_thread.run_sync(generate_latest)
+    )
 
 
 async def _alive() -> Response:

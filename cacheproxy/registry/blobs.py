@@ -18,10 +18,11 @@ from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.origin import Missing, Origin
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.transfer import Source
-from cacheproxy.store.disk import BlobMissing, DiskContent
+from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.errors import BlobMissing, StoreError
 from cacheproxy.store.partial import Partial
-from cacheproxy.store.records import BlobRow, Records
-from cacheproxy.store.sqlite import StoreSuspect
+from cacheproxy.store.records import Records
+from cacheproxy.store.rows import BlobRow
 
 log = structlog.get_logger()
 
@@ -73,11 +74,11 @@ class Blobs:
         found = await self.locate(target, digest)
         if found.row is not None and found.row.generation > 0:
             try:
-                return self._content.open(digest, found.row.location, found.size), "hit"
+                return self._content.open(digest, found.size, found.row.location), "hit"
             except BlobMissing as error:
                 log.error("stored blob is gone", digest=digest, error=str(error))  # noqa: TRY400 - an event, not a bug
-                await self._records.forget_bytes(digest, found.row.generation)
-                self._space.forget(found.size)
+                if await self._records.forget_bytes(digest, found.row.generation):
+                    self._space.forget(found.size)
         source = Source(self._origins[target.upstream].registry, target.remote)
         return await self._fills.join(digest, found.size, source)
 
@@ -93,7 +94,7 @@ class Blobs:
             raise
         try:
             await self._records.record_link(target.repository, target.upstream, digest, size, self._clock())
-        except (OSError, StoreSuspect) as error:
+        except (OSError, StoreError) as error:
             log.warning("link not kept", repository=target.repository, digest=digest, error=str(error))
         return size
 
@@ -115,4 +116,4 @@ class DiskShelf:
             partial.digest, partial.size, location, generation, self._clock()
         )
         if lost is not None:
-            await trio.to_thread.run_sync(self._content.remove, lost)
+            await trio.to_thread.run_sync(self._content.remove, partial.digest, lost)

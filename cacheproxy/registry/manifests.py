@@ -17,8 +17,9 @@ from cacheproxy.core.routing import Target
 from cacheproxy.registry import metrics
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.origin import Missing, Origin
-from cacheproxy.store.records import ImageRow, Records, TagRow
-from cacheproxy.store.sqlite import StoreSuspect
+from cacheproxy.store.errors import StoreError
+from cacheproxy.store.records import Records
+from cacheproxy.store.rows import ImageRow, TagRow
 from cacheproxy.upstream.registry import FetchedManifest
 
 log = structlog.get_logger()
@@ -166,7 +167,7 @@ class Manifests:
             await self._records.record_image(
                 target.repository, target.upstream, fetched.digest, fetched.body, parsed, now, tag
             )
-        except (OSError, StoreSuspect) as error:
+        except (OSError, StoreError) as error:
             log.warning("manifest not kept", repository=target.repository, error=str(error))
             metrics.UNCACHED.labels("disk").inc()
             outcome, until = "bypass", now
@@ -180,7 +181,7 @@ class Manifests:
         """What a full disk does not let us note is asked again: no pull fails for it."""
         try:
             await self._records.record_checked(target.repository, tag, checked, pending)
-        except (OSError, StoreSuspect) as error:
+        except (OSError, StoreError) as error:
             log.warning("tag check not kept", repository=target.repository, tag=tag, error=str(error))
 
     # Freshness.

@@ -1,0 +1,237 @@
+"""The daemon, put together: everything is built here from the configuration, and ended here in order.
+
+Doors first, then what works behind them: requests end, then fills leave their journals, then the database closes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from cacheproxy import log as logging
+from cacheproxy import request_log, systemd, wiring
+from cacheproxy.api.dispatch import Door
+from cacheproxy.api.distribution import Distribution
+from cacheproxy.api.meter import Meter
+from cacheproxy.api.operations import OperatorDoor
+from cacheproxy.api.ready import ReadyAnswers
+from cacheproxy.config import Config
+from cacheproxy.edge.limits import Limits
+from cacheproxy.edge.listeners import open_listeners
+from cacheproxy.edge.message import Application, Exchange, Log
+from cacheproxy.edge.server import serve
+from cacheproxy.registry.blobs import Blobs, DiskShelf
+from cacheproxy.registry.fills import Fills
+from cacheproxy.registry.flights import Flights
+from cacheproxy.registry.listings import Listings
+from cacheproxy.registry.manifests import Manifests
+from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.space import Space
+from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.records import Records
+from cacheproxy.store.scratch import Scratch
+from cacheproxy.store.sqlite import SQLite
+from cacheproxy.upstream.registry import Registry
+
+log = structlog.get_logger()
+
+PARTIAL_KEPT = 7 * 86400.0
+"""Seconds that an unfinished download waits for the next request for it."""
+
+REAP_EVERY = 3600.0
+"""Seconds between two looks for unfinished downloads that nobody came back for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Bytes and rows, open."""
+
+    database: SQLite
+    records: Records
+    content: DiskContent
+    scratch: Scratch
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT. Raises OSError, StoreError and the like when the daemon cannot start."""
+    logging.configure(config.log.format, config.log.level)
+    trio.run(_until_signalled, config)
+
+
+async def _until_signalled(config: Config) -> None:
+    async with trio.open_nursery() as nursery:
+        drain = trio.Event()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            nursery.start_soon(_drain_on_signal, signals, drain, nursery.cancel_scope)
+            await main(config, drain)
+            nursery.cancel_scope.cancel()
+
+
+async def _drain_on_signal(signals: AsyncIterator[int], drain: trio.Event, scope: trio.CancelScope) -> None:
+    """The first signal lets running answers finish; a second one does not."""
+    async for received in signals:
+        log.info("stopping", signal=signal.Signals(received).name, at_once=drain.is_set())
+        if drain.is_set():
+            scope.cancel()
+        drain.set()
+        systemd.stopping("finishing running answers")
+
+
+async def main(
+    config: Config,
+    drain: trio.Event,
+    *,
+    task_status: trio.TaskStatus[Mapping[str, list[str]]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """The daemon until `drain` is set and its answers are out. `started` gets the bound addresses by door."""
+    via = f"cacheproxy-{secrets.token_hex(4)}"
+    async with (
+        _stores(config) as stores,
+        _upstreams(config, via) as registries,
+        trio.open_nursery() as background,
+    ):
+        origins = {
+            upstream.prefix: Origin(
+                registries[upstream.prefix],
+                wiring.fresh_rules(upstream),
+                wiring.stale_rule(upstream),
+                upstream.missing_for,
+            )
+            for upstream in config.upstreams
+        }
+        space = await _space(config, stores)
+        background.start_soon(_reap, stores.content, space)
+        clients = _client_door(config, stores, origins, space, background, via)
+        operators = OperatorDoor({"database": stores.records.images, "store": _writable(stores.content)})
+        await _serve(config, clients, operators, background, drain, task_status)
+        background.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _stores(config: Config) -> AsyncIterator[Stores]:
+    storage = config.storage
+    content = await trio.to_thread.run_sync(DiskContent, storage.blobs)
+    scratch = await trio.to_thread.run_sync(Scratch, storage.state / "scratch")
+    try:
+        async with SQLite.open(storage.database) as database:
+            yield Stores(database, Records(database), content, scratch)
+    finally:
+        scratch.close()
+
+
+@asynccontextmanager
+async def _upstreams(config: Config, via: str) -> AsyncIterator[dict[str, Registry]]:
+    """No upstream is contacted here: the daemon starts, and serves what it has, when all of them are down."""
+    registries: dict[str, Registry] = {}
+    async with trio.open_nursery() as nursery:
+        try:
+            for upstream in config.upstreams:
+                settings = wiring.upstream_settings(upstream, via)
+                registries[upstream.prefix] = await wiring.open_registry(settings, nursery)
+            yield registries
+        finally:
+            for registry in registries.values():
+                await registry.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def _space(config: Config, stores: Stores) -> Space:
+    _, total = stores.content.capacity()
+    stored = await stores.records.cached_bytes()
+    partials = await trio.to_thread.run_sync(lambda: list(stores.content.partials()))
+    return Space(
+        config.cache.budget.of(total),
+        config.cache.min_free.of,
+        stores.content.capacity,
+        stored=stored,
+        partials=[(part.digest, part.bytes) for part in partials],
+    )
+
+
+def _client_door(
+    config: Config,
+    stores: Stores,
+    origins: Mapping[str, Origin],
+    space: Space,
+    background: trio.Nursery,
+    via: str,
+) -> Door:
+    records, missing, clock = stores.records, Missing(stores.scratch), time.time
+    shelf = DiskShelf(stores.content, records, clock)
+    fills = Fills(background, shelf, wiring.fill_rules(config.cache), space)
+    distribution = Distribution(
+        Manifests(records, missing, Flights(background), origins, clock),
+        Blobs(records, stores.content, missing, Flights(background), fills, space, origins, clock),
+        Listings(records, stores.scratch, Flights(background), origins, clock),
+    )
+    return Door(wiring.routes(config), wiring.access(config.access), distribution, ReadyAnswers(), via)
+
+
+async def _serve(
+    config: Config,
+    clients: Application,
+    operators: Application,
+    background: trio.Nursery,
+    drain: trio.Event,
+    task_status: trio.TaskStatus[Mapping[str, list[str]]],
+) -> None:
+    """Both doors, open until `drain`; the operators' one closes after the clients' one."""
+    written = request_log.request_log(config.log.format, config.log.level, requests=config.log.requests)
+    if written is not None:
+        background.start_soon(written.run)
+    observe = _observer(Meter(), written or request_log.unlogged)
+    listeners = await open_listeners(config.server.listen)
+    metrics = await open_listeners([config.server.metrics])
+    closed = trio.Event()
+    proxies = config.server.trusted_proxies
+    async with trio.open_nursery() as doors:
+        await doors.start(
+            lambda task_status: serve(
+                metrics,
+                operators,
+                limits=Limits(),
+                trusted_proxies=(),
+                log=request_log.unlogged,
+                drain=closed,
+                task_status=task_status,
+            )
+        )
+        bound = {"listen": list(config.server.listen), "metrics": [config.server.metrics]}
+        log.info("serving", upstreams=len(config.upstreams), **{k: ", ".join(v) for k, v in bound.items()})
+        systemd.ready(f"serving on {', '.join(config.server.listen)}")
+        task_status.started(bound)
+        await serve(listeners, clients, limits=Limits(), trusted_proxies=proxies, log=observe, drain=drain)
+        closed.set()
+
+
+def _observer(meter: Meter, write: Log) -> Log:
+    def observe(exchange: Exchange) -> None:
+        meter.count(exchange)
+        write(exchange)
+
+    return observe
+
+
+def _writable(content: DiskContent) -> Callable[[], object]:
+    async def check() -> None:
+        if not await trio.to_thread.run_sync(os.access, content.root, os.W_OK | os.X_OK):
+            raise OSError(f"{content.root} cannot be written to")
+
+    return check
+
+
+async def _reap(content: DiskContent, space: Space) -> None:
+    """Unfinished downloads that nobody came back for give their room to others."""
+    while True:
+        for digest in await trio.to_thread.run_sync(content.reap, PARTIAL_KEPT, time.time()):
+            log.info("unfinished download removed", digest=digest)
+            space.keep_part(digest, 0)
+        await trio.sleep(REAP_EVERY)

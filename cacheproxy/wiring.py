@@ -1,0 +1,90 @@
+"""From the configuration's words to the values that components take."""
+
+from __future__ import annotations
+
+
+from cacheproxy import config as c
+from cacheproxy.core.access import Access, Grant
+from cacheproxy.core.failures import Cause
+from cacheproxy.core.freshness import FreshRule, StaleRule
+from cacheproxy.core.patterns import Patterns
+from cacheproxy.core.routing import Routes, UpstreamRoute
+from cacheproxy.registry.fill import FillRules
+from cacheproxy.upstream import settings as s
+
+LATEST_FRESH = 300.0
+FRESH = 3600.0
+"""Seconds a tag is believed where no rule of the upstream says otherwise: "latest" moves, most others seldom do."""
+
+DEFAULT_FRESH = (FreshRule(Patterns(("latest",)), LATEST_FRESH), FreshRule(Patterns(("**",)), FRESH))
+
+
+def routes(config: c.Config) -> Routes:
+    return Routes(
+        [
+            UpstreamRoute(u.registry, u.prefix, u.hosts, library=u.library, default=u.default)
+            for u in config.upstreams
+        ],
+        own_hosts=config.server.own_hosts,
+    )
+
+
+def access(section: c.Access) -> Access:
+    return Access([Grant(entry.networks, entry.repositories) for entry in section.anonymous_pull])
+
+
+def fill_rules(section: c.Cache) -> FillRules:
+    parallel = section.parallel
+    if parallel is None:
+        return FillRules(parallel_from=None, finish_share=section.finish_fill)
+    return FillRules(parallel.size, parallel.ranges, section.finish_fill)
+
+
+def fresh_rules(upstream: c.Upstream) -> tuple[FreshRule, ...]:
+    own = tuple(FreshRule(rule.tags, rule.seconds) for rule in upstream.fresh)
+    return own + DEFAULT_FRESH
+
+
+def stale_rule(upstream: c.Upstream) -> StaleRule:
+    rule = upstream.stale_if_error
+    return StaleRule(rule.seconds, frozenset(Cause(cause) for cause in rule.causes))
+
+
+def upstream_settings(upstream: c.Upstream, via: str) -> s.UpstreamSettings:
+    return s.UpstreamSettings(
+        name=upstream.prefix,
+        registry=upstream.registry,
+        url=upstream.url,
+        mirrors=upstream.mirrors,
+        token_hosts=upstream.token_hosts,
+        credentials=None if upstream.credentials is None else _login(upstream.credentials),
+        ca=upstream.ca,
+        client_certificate=_certificate(upstream.client_certificate),
+        proxy=upstream.proxy,
+        allow_addresses=upstream.allow_addresses,
+        connections=upstream.connections,
+        via=via,
+    )
+
+
+def _certificate(section: c.ClientCertificate | None) -> s.ClientCertificate | None:
+    return None if section is None else s.ClientCertificate(section.certificate, _secret(section.key))
+
+
+def _login(section: c.Credentials) -> s.CredentialSource:
+    if section.docker_config is not None:
+        return s.DockerConfig(section.docker_config)
+    if section.helper is not None:
+        return s.LoginHelper(section.helper)
+    assert section.username is not None
+    assert section.password is not None
+    return s.FixedLogin(section.username, _secret(section.password))
+
+
+def _secret(section: c.Secret) -> s.Secret:
+    if section.file is not None:
+        return s.FileSecret(section.file)
+    if section.credential is not None:
+        return s.CredentialSecret(section.credential)
+    assert section.command is not None
+    return s.CommandSecret(section.command)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from cacheproxy.core.blob import BlobBroken, Span
+from cacheproxy.core.failures import Cause, UpstreamError
+from cacheproxy.registry.fill import WITHHELD
+from cacheproxy.registry.transfer import Route, Source
+from cacheproxy.registry.uncached import Uncached
+from tests.registry.conftest import pattern
+from tests.registry.fakes import FakeUpstream, breaks_after, lies, refuses
+
+MIB = 1 << 20
+SIZE = 4 * MIB
+
+
+async def read(view: Uncached, span: Span) -> bytes:
+    got, at = bytearray(), span.start
+    while at < span.stop:
+        count = await view.available(at, span)
+        part = await view.read(at, min(count, 256 << 10))
+        got += part
+        at += len(part)
+    return bytes(got)
+
+
+def view_of(upstream: FakeUpstream, nursery: trio.Nursery, held: bytes = b"") -> Uncached:
+    def before(offset: int, count: int) -> bytes:
+        return held[offset : offset + count]
+
+    route = Route(Source(upstream, "library/debian"))
+    return Uncached(upstream.digest, len(upstream.data), route, nursery, before if held else None)
+
+
+@pytest.fixture
+def upstream() -> FakeUpstream:
+    return FakeUpstream(pattern(SIZE))
+
+
+async def test_whole_blob_passes_through(upstream: FakeUpstream, autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        assert await read(view, Span(0, SIZE, bounded=False)) == upstream.data
+        view.close()
+
+
+async def test_broken_transfer_is_resumed(upstream: FakeUpstream, autojump_clock: MockClock) -> None:
+    upstream.faults = [breaks_after(MIB)]
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        assert await read(view, Span(0, SIZE, bounded=False)) == upstream.data
+        view.close()
+    assert upstream.asked == [(0, None), (MIB, SIZE)]
+
+
+async def test_wrong_bytes_never_end_well(upstream: FakeUpstream, autojump_clock: MockClock) -> None:
+    upstream.faults = [lies]
+    at = 0
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        span = Span(0, SIZE, bounded=False)
+        with pytest.raises(BlobBroken):
+            while True:
+                at += len(await view.read(at, await view.available(at, span)))
+        view.close()
+    assert at == SIZE - WITHHELD
+
+
+async def test_small_wrong_blob_sends_nothing(autojump_clock: MockClock) -> None:
+    upstream = FakeUpstream(pattern(MIB), faults=[lies])
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        with pytest.raises(BlobBroken):
+            await view.available(0, Span(0, MIB, bounded=False))
+        view.close()
+
+
+async def test_range_asks_for_the_range_only(upstream: FakeUpstream, autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        assert await read(view, Span(100, 300, bounded=True)) == upstream.data[100:300]
+        view.close()
+    assert upstream.asked == [(100, 300)]
+
+
+async def test_rest_after_a_failed_disk_is_proven_with_what_was_written(
+    upstream: FakeUpstream, autojump_clock: MockClock
+) -> None:
+    upstream.faults = [lies]
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery, held=upstream.data[: 2 * MIB])
+        with pytest.raises(BlobBroken):
+            await read(view, Span(2 * MIB, SIZE, bounded=False))
+        view.close()
+
+
+async def test_reader_that_does_not_take_holds_the_upstream_back(
+    upstream: FakeUpstream, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        await view.available(0, Span(0, SIZE, bounded=False))
+        await trio.sleep(60)
+        assert upstream.sent < 2 * MIB
+        view.close()
+
+
+async def test_closing_ends_the_transfer(upstream: FakeUpstream, autojump_clock: MockClock) -> None:
+    upstream.rate = 1000
+    with trio.fail_after(600):
+        async with trio.open_nursery() as nursery:
+            view = view_of(upstream, nursery)
+            with trio.move_on_after(30):
+                await view.available(0, Span(0, SIZE, bounded=False))
+            view.close()
+
+
+async def test_upstreams_failure_is_raised(upstream: FakeUpstream, autojump_clock: MockClock) -> None:
+    upstream.faults = [refuses(Cause.MISSING)]
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        with pytest.raises(UpstreamError):
+            await view.available(0, Span(0, SIZE, bounded=False))
+        view.close()
