@@ -187,7 +187,7 @@ def _ended_badly(program: str, ended: subprocess.CompletedProcess[bytes]) -> Cre
     return CredentialsFailed(f"{program}: exit status {ended.returncode}: {complaint}")
 
 
-# docker's credential helper protocol: `get`, the server on standard input; JSON or a complaint on standard output
+# docker's credential helper protocol: `get`, the server on standard input; JSON or a complaint on its output
 
 
 class _Answer(msgspec.Struct, rename="pascal"):

@@ -66,7 +66,7 @@ class ClientCertificate:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """One upstream. `ca`, `client_certificate`, `proxy`, `allow_addresses`: for whoever builds its transport."""
+    """One upstream. `ca`, `client_certificate`, `proxy` and `allow_addresses` are its transport's."""
 
     name: str
     """Its prefix: the canonical name, in repositories, logs, metrics and errors."""
