@@ -7,6 +7,7 @@ stay the URL's.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -168,7 +169,7 @@ async def _first_to_answer(host: str, port: int, places: Sequence[Place]) -> Wir
             try:
                 return await _open(place)
             except OSError as error:
-                failures.append(f"{place.address}: {error.strerror or error}")
+                failures.append(f"{place.address}: {_reason(error)}")
                 continue
         failures.append(f"{place.address}: no answer within {share:.3g} s")
         late += 1
@@ -185,6 +186,10 @@ async def _open(place: Place) -> Wire:
         connecting.close()
         raise
     return Wire(connecting)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 @contextmanager
@@ -208,4 +213,4 @@ def _explained(host: str) -> Iterator[None]:
     except ssl.SSLError as error:
         raise HandshakeFailed(f"{host}: TLS handshake: {error.reason or error}") from error
     except OSError as error:
-        raise httpx.ConnectError(f"{host}: {error.strerror or error} during the TLS handshake") from error
+        raise httpx.ConnectError(f"{host}: {_reason(error)} during the TLS handshake") from error
