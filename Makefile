@@ -1,0 +1,50 @@
+# `make run` and `make test` need python3, python3-venv, make and git; `make e2e` root, and it installs the rest.
+
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
+
+.PHONY: help run test lint format e2e bench
+
+help:
+	@echo "make run      the daemon on 127.0.0.1:5000, with config/cacheproxy.toml and its state in ./var"
+	@echo "make test     the tests that need nothing but this folder"
+	@echo "make lint     ruff, mypy, who imports whom"
+	@echo "make format   rewrite the code as lint wants it"
+	@echo "make e2e      real clients against real registries (as root; installs them)"
+	@echo "make bench    beside other caches, on this machine"
+
+run: .venv/runtime
+	.venv/bin/python -m cacheproxy serve --config config/cacheproxy.toml
+
+test: .venv/development
+	.venv/bin/python -m pytest -m "not e2e"
+
+lint: .venv/development
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q tests/test_arrows.py
+
+format: .venv/development
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+e2e: .venv/development
+	tests/e2e/install
+	mkdir -p var
+	.venv/bin/python -m pytest -m e2e --junitxml=var/e2e.xml tests/e2e
+
+bench: .venv/development
+	.venv/bin/python -m bench
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/runtime: requirements.lock | .venv/bin/python
+	$(PIP) -r requirements.lock
+	touch $@
+
+# The development lock holds what the runtime lock holds, and more.
+.venv/development: requirements-dev.lock | .venv/bin/python
+	$(PIP) -r requirements-dev.lock
+	touch $@ .venv/runtime

@@ -1,0 +1,74 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cacheproxy import __version__
+
+if TYPE_CHECKING:
+    from cacheproxy.config import Config
+
+DEFAULT_FILE = Path("/etc/cacheproxy/cacheproxy.toml")
+"""Read when no other file is named and it exists; without any, everything has its default."""
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cacheproxy")
+def main() -> None:
+    """A self-hosted container registry and pull-through cache."""
+
+
+@main.command()
+@click.option("--config", "file", type=FILE, help=f"Default: {DEFAULT_FILE} if there is one.")
+def serve(file: Path | None) -> None:
+    """Run the daemon."""
+    config = _load(file)
+    # Imported only here: the other commands start without the network stack.
+    from cacheproxy import app
+
+    app.run(config)
+
+
+@main.command("check-config")
+@click.argument("file", type=FILE, required=False)
+def check_config(file: Path | None) -> None:
+    """Say what a configuration means, or everything that is wrong with it."""
+    for line in _summary(_load(file)):
+        click.echo(line)
+
+
+def _load(file: Path | None) -> Config:
+    from cacheproxy.config import ConfigError, load
+
+    if file is None and DEFAULT_FILE.exists():
+        file = DEFAULT_FILE
+    try:
+        return load(file)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        count = len(error.problems)
+        click.echo(f"{count} {'problem' if count == 1 else 'problems'}: nothing was started.", err=True)
+        sys.exit(1)
+
+
+def _summary(config: Config) -> list[str]:
+    lines = [
+        f"{config.file or 'no configuration file: defaults'}: OK",
+        f"clients connect to {', '.join(config.server.listen)}; metrics at {config.server.metrics}",
+        f"state in {config.storage.state}; blobs in {config.storage.blobs}",
+        "upstreams:",
+    ]
+    width = max(len(upstream.registry) for upstream in config.upstreams)
+    for upstream in config.upstreams:
+        names = [f"/v2/{name}/" for name in dict.fromkeys((upstream.registry, upstream.prefix))]
+        if upstream.default:
+            names.append("bare names")
+        lines.append(f"  {upstream.registry:{width}}  {upstream.url}  {', '.join([*names, *upstream.hosts])}")
+    return lines

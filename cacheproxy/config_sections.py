@@ -1,0 +1,245 @@
+"""What can be configured: the tables of the file, what each key means, and what holds where none is written.
+
+A key is here only together with what it does.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from cacheproxy.config_values import (
+    AmountOf,
+    Duration,
+    ExternalURL,
+    File,
+    Host,
+    Listen,
+    Network,
+    Origin,
+    PatternList,
+    Prefix,
+    ProxyURL,
+    Registry,
+    Size,
+    surroundings,
+)
+from cacheproxy.core.failures import Cause
+from cacheproxy.core.patterns import Patterns
+from cacheproxy.core.units import parse_share
+from cacheproxy.presets import PRESETS
+
+
+class Section(BaseModel):
+    """A table of the file. Unknown keys are refused: a misspelt one is a setting that is not in force."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, arbitrary_types_allowed=True
+    )
+
+
+class Server(Section):
+    listen: tuple[Listen, ...] = Field(default=("127.0.0.1:5000",), min_length=1)
+    """Where clients connect."""
+    metrics: Listen = "127.0.0.1:5001"
+    """Where /metrics, /livez and /readyz are."""
+    external_url: ExternalURL = ""
+    """As clients see us; "" takes it from each request."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Whose X-Forwarded-* counts."""
+    workers: int = 1
+    """Processes on this host."""
+
+    @property
+    def own_hosts(self) -> frozenset[str]:
+        """Hosts that are ourselves, if that is known."""
+        return frozenset({urlsplit(self.external_url).netloc} - {""})
+
+
+class Log(Section):
+    format: Literal["auto", "json", "console"] = "auto"
+    """"auto": for a person when standard error is a terminal, else JSON."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    requests: bool = True
+    """A line for each request, at level info."""
+
+
+def _state(value: object, info: ValidationInfo) -> Path:
+    around = surroundings(info)
+    if isinstance(value, str) and value:
+        return around.folder / value
+    if value == "":
+        # What the service manager made for us; several are separated by colons, systemd.exec(5).
+        return Path(around.environment.get("STATE_DIRECTORY", "").partition(":")[0] or "var")
+    raise ValueError("must be a folder in quotes")
+
+
+def _below_state(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a path in quotes")
+    scheme, mark, _ = value.partition("://")
+    if mark:
+        raise ValueError(f"{scheme}:// is not built yet; write a path, here or below state")
+    return Path(info.data.get("state", ""), value)
+
+
+class Storage(Section):
+    state: Annotated[Path, BeforeValidator(_state)] = Field(default="")
+    """The folder of all that is kept. Default: $STATE_DIRECTORY, else ./var."""
+    database: Annotated[Path, BeforeValidator(_below_state)] = Field(default="cacheproxy.db")
+    """The SQLite file."""
+    blobs: Annotated[Path, BeforeValidator(_below_state)] = Field(default="blobs")
+    """The folder of stored and of partial blobs."""
+
+
+def _or_never(value: object) -> object:
+    return None if value == "never" else value
+
+
+def _finish_share(value: object) -> float:
+    if value == "never":
+        return math.inf
+    if not isinstance(value, str):
+        raise ValueError('must be a share in quotes, as "50%", or "never"')  # noqa: TRY004
+    return parse_share(value)
+
+
+class Parallel(Section):
+    size: Size = Field(default="64MiB", alias="from")
+    """Blobs of so many bytes and more come in several ranged transfers."""
+    ranges: int = Field(default=4, ge=2, le=16)
+
+
+class Cache(Section):
+    budget: AmountOf = Field(default="50%")
+    """What may be cached; more is served uncached."""
+    min_free: AmountOf = Field(default="5%")
+    """What stays free of the file system."""
+    finish_fill: Annotated[float, BeforeValidator(_finish_share)] = Field(default="50%")
+    """A fill that all clients left goes on once this share of it is here; 0: always, inf: never."""
+    parallel: Annotated[Parallel | None, BeforeValidator(_or_never)] = Field(default=Parallel())
+    """None: one transfer a blob."""
+
+
+class Secret(Section):
+    """Where a secret is. It is read when it is needed, and is never in the configuration itself."""
+
+    file: File | None = None
+    credential: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.@:-]+$")
+    """Its name in $CREDENTIALS_DIRECTORY (systemd's LoadCredential=)."""
+    command: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """What prints it."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.file, self.credential, self.command)) != 1:
+            raise ValueError("needs exactly one of file, credential and command")
+        return self
+
+
+class Credentials(Section):
+    """Who we are upstream: a name and a password, a docker client's configuration, or a credential helper."""
+
+    username: str | None = Field(default=None, min_length=1)
+    password: Secret | None = None
+    docker_config: File | None = None
+    helper: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_./-]+$")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together; add the other one")
+        if sum(form is not None for form in (self.username, self.docker_config, self.helper)) != 1:
+            raise ValueError("needs exactly one of username with password, docker_config, and helper")
+        return self
+
+
+class ClientCertificate(Section):
+    certificate: File
+    key: Secret
+
+
+class Fresh(Section):
+    tags: PatternList
+    seconds: Duration = Field(alias="for")
+
+
+STALE_CAUSES = frozenset(
+    {Cause.THROTTLED, Cause.SERVER, Cause.TIMEOUT, Cause.DNS, Cause.CONNECT, Cause.TLS, Cause.AUTH}
+)
+"""Failures that say nothing about whether the image is still there."""
+
+
+def _causes(value: object) -> frozenset[Cause]:
+    if isinstance(value, frozenset):
+        return value
+    if not isinstance(value, tuple) or not STALE_CAUSES.issuperset(value):
+        known = ", ".join(f'"{cause}"' for cause in sorted(STALE_CAUSES))
+        raise ValueError(f"must be a list of causes: {known}")
+    return frozenset(map(Cause, value))
+
+
+class StaleIfError(Section):
+    seconds: Duration = Field(default="30d", alias="for")
+    """How long after it was last known to be fresh."""
+    causes: Annotated[frozenset[Cause], BeforeValidator(_causes)] = STALE_CAUSES
+
+
+class Upstream(Section):
+    registry: Registry
+    """What clients call it: ?ns=docker.io, /v2/docker.io/..."""
+    url: Origin
+    prefix: Prefix = Field(default_factory=lambda known: known["registry"])
+    """The canonical name of its repositories begins with this."""
+    default: bool = False
+    """Bare names that mean nothing else go here."""
+    hosts: tuple[Host, ...] = ()
+    """Requests with one of these as Host are for it."""
+    mirrors: tuple[Origin, ...] = ()
+    """Asked in this order when `url` does not answer."""
+    token_hosts: tuple[Host, ...] = ()
+    """Where its token realm may be, besides its own host."""
+    connections: int = Field(default=16, ge=1, le=256)
+    """Blob transfers at once."""
+    credentials: Credentials | None = None
+    ca: File | None = None
+    """PEM certificates to trust instead of the system's."""
+    client_certificate: ClientCertificate | None = None
+    proxy: ProxyURL | None = None
+    allow_addresses: tuple[Network, ...] = ()
+    """Addresses that are not public, and may yet be connected to."""
+    fresh: tuple[Fresh, ...] = ()
+    """How long a tag is believed; the first match counts. At the end come "latest" for 5m, all for 1h."""
+    stale_if_error: StaleIfError = StaleIfError()
+    missing_for: Duration = Field(default="60s")
+    """How long it is remembered that there is no such image."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, table: Any) -> Any:
+        """What a well-known registry's table does not say is in its preset."""
+        if not isinstance(table, dict):
+            return table
+        preset = PRESETS.get(table.get("registry", ""))
+        return table if preset is None else {"url": preset.url, "token_hosts": preset.token_hosts, **table}
+
+    @property
+    def library(self) -> bool:
+        """Repositories of one segment live under `library/`."""
+        return self.registry in PRESETS and PRESETS[self.registry].library
+
+
+class AnonymousPull(Section):
+    networks: tuple[Network, ...]
+    repositories: PatternList = Patterns(("**",))
+
+
+class Access(Section):
+    anonymous_pull: tuple[AnonymousPull, ...] = Field(
+        default=({"networks": ("127.0.0.0/8", "::1"), "repositories": "**"},)
+    )
+    """Who may pull without a name; the default is this host."""
