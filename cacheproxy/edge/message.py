@@ -10,6 +10,7 @@ from typing import Protocol
 from cacheproxy.core.blob import BlobView, Span
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Peer:
     scheme: str
     """"http" or "https", as the client sees us."""
     forwarded_by_stranger: bool = False
-    """X-Forwarded-* or Forwarded came from a peer that is not listed: its address says nothing about the client."""
+    """X-Forwarded-* or Forwarded came from a peer that is not listed: its address says nothing about the
+    client."""
 
 
 @dataclass(slots=True)
@@ -35,7 +37,8 @@ class Request:
     id: str
     """One for the client log, the upstream log and the error body."""
     read_body: Callable[[int], Awaitable[bytes]]
-    """Awaits the whole body, at most so many bytes; raises BodyTooLarge. A body that nobody reads is drained or cut by the edge."""
+    """Awaits the whole body, at most so many bytes; raises BodyTooLarge or BodyBroken, which the handler
+    lets pass: the edge answers. A body that nobody reads is drained or cut by the edge."""
 
     @property
     def path(self) -> str:
@@ -55,9 +58,15 @@ class BodyTooLarge(Exception):
     """The request's body is over what the handler takes: 413, and the connection ends."""
 
 
+class BodyBroken(Exception):
+    """The request's body is malformed, or ended before it was whole: 400, and the connection ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlobBody:
-    """Bytes of a blob, framed by literal parts (multipart/byteranges). The edge closes `view`, whatever happens."""
+    """Bytes of a blob, framed by literal parts (multipart/byteranges). The edge closes `view`, whatever
+    happens.
+    """
 
     view: BlobView
     parts: Sequence[bytes | Span]
@@ -69,8 +78,8 @@ class BlobBody:
 class Response:
     """Headers without framing: the edge adds Content-Length (and Connection, Date) itself.
 
-    For an answer to HEAD give the body that GET would have (`bytes`), or `length` with an empty body: the edge
-    sends the length and no body.
+    For an answer to HEAD give the body that GET would have (`bytes`), or `length` with an empty body: the
+    edge sends the length and no body.
     """
 
     status: int
@@ -91,7 +100,8 @@ class Ready:
     """An answer that was made before: everything but status line's Date, joined once, sent many times."""
 
     head: bytes
-    """Status line and headers, with Content-Length, without Date and without the blank line: b"HTTP/1.1 200 OK\\r\\n...\\r\\n"."""
+    """Status line and headers, with Content-Length, without Date and without the blank line: b"HTTP/1.1
+    200 OK\\r\\n...\\r\\n"."""
     body: bytes
     outcome: str
     upstream: str
@@ -128,7 +138,7 @@ class Application(Protocol):
         ...
 
     async def handle(self, request: Request) -> Response:
-        """Answer any well-formed request. Never raises but for cancellation and BodyTooLarge."""
+        """Answer any well-formed request. Never raises but for cancellation, BodyTooLarge and BodyBroken."""
         ...
 
     def refuse(self, status: int, message: str, request_id: str) -> Response:

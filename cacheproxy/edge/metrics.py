@@ -1,0 +1,17 @@
+"""What the edge counts by itself. Requests are counted by whoever gets the log's Exchange."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+CONNECTIONS = Gauge("cacheproxy_connections", "Client connections that are open now.")
+REFUSED = Counter(
+    "cacheproxy_connections_refused_total",
+    "Connections answered with 503 at once, by which limit was reached.",
+    ["limit"],
+)
+CUT = Counter(
+    "cacheproxy_connections_cut_total",
+    "Connections that a deadline ended, by which: header, idle, slow, client, lingered.",
+    ["why"],
+)
