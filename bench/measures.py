@@ -197,7 +197,4 @@ def start(run: Run, server: Server, _turn: int) -> Sample:
     """Another process of the same peer, over a store of its own that stays from turn to turn."""
     assert server.peer is not None
     folder = run.folder / f"start-{server.name}"
-    if not folder.exists() and server.peer.fill_store is not None:
-        folder.mkdir()
-        server.peer.fill_store(folder / "state", run.scale.images)
-    return {"seconds": servers.seconds_to_start(server.peer, folder, run.origin)}
+    return {"seconds": servers.seconds_to_start(server.peer, folder, run.origin, run.scale.images)}

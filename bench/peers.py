@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import tools
-from bench.processes import Command
+from bench.processes import BenchError, Command
+
+CONFIG = "config"
+"""Name of a server's configuration in its folder."""
+FILL_WITHIN = 120.0
+"""Seconds for bench.store; 10 000 images take a tenth of it."""
 
 OURS = """\
 [server]
@@ -29,10 +35,11 @@ ONE_TRANSFER = """
 parallel = "never"
 """
 
+# One line a request, the access log, as the others write; at its own level "info" it writes two.
 DISTRIBUTION = """\
 version: 0.1
 log:
-  level: info
+  level: error
 storage:
   filesystem:
     rootdirectory: {folder}/state
@@ -107,12 +114,12 @@ class Peer:
     prefix: str = "/v2/"
     """What stands before the repository's name in its paths."""
     fill_store: Callable[[Path, int], None] | None = None
-    """Writes a store of so many cached images into a state folder that does not exist yet."""
+    """Fills the store that a configuration names with so many cached images."""
 
 
 def _written(place: Place, text: str, extra: str = "") -> str:
     """The path of the configuration, after writing it."""
-    path = place.folder / "config"
+    path = place.folder / CONFIG
     path.write_text(
         text.format(
             folder=place.folder,
@@ -132,6 +139,13 @@ def _ours(extra: str) -> Callable[[Place], Command]:
         return Command((sys.executable, "-m", "cacheproxy", "serve", "--config", config), {})
 
     return command
+
+
+def _fill_store(config: Path, images: int) -> None:
+    argv = (sys.executable, "-m", "bench.store", str(config), str(images))
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=FILL_WITHIN, check=False)
+    if done.returncode:
+        raise BenchError(f"filling the store ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
 def _distribution(place: Place) -> Command:
@@ -165,7 +179,7 @@ def _tool_version(name: str) -> Callable[[], str]:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("ours", "cacheproxy", _ours(""), _our_version),
+        Peer("ours", "cacheproxy", _ours(""), _our_version, fill_store=_fill_store),
         Peer("single", 'cacheproxy, parallel = "never"', _ours(ONE_TRANSFER), _our_version),
         Peer("distribution", "distribution", _distribution, _tool_version("registry")),
         Peer("drayage", "drayage", _drayage, _tool_version("drayage"), prefix="/v2/docker.io/"),

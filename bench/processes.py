@@ -68,7 +68,14 @@ def tree(root: int) -> list[int]:
 
 def cpu_seconds(root: int) -> float:
     """User and system time of the tree, children that ended and were waited for included."""
-    return sum(sum(int(ticks) for ticks in _stat(pid)[11:15]) for pid in tree(root)) / TICKS
+    return sum(_cpu_of(pid) for pid in tree(root)) / TICKS
+
+
+def _cpu_of(pid: int) -> int:
+    try:
+        return sum(int(ticks) for ticks in _stat(pid)[11:15])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it ended just now, and counts as a child of its parent
 
 
 def memory(root: int) -> Memory:
@@ -77,9 +84,13 @@ def memory(root: int) -> Memory:
 
 
 def _memory_of(pid: int) -> Memory:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    """Nothing for a process that has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return Memory(0, 0)
     fields = dict(line.partition(":")[::2] for line in lines)
-    resident, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    resident, peak = (int(fields.get(name, "0").split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
     return Memory(resident, peak)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.load import Reading
 from bench.origin import Origin
-from bench.peers import Peer, Place
+from bench.peers import CONFIG, Peer, Place
 from bench.processes import BenchError, answers, free_port, memory, running, wait_until
 
 CALM = 0.5
@@ -59,11 +59,14 @@ def started(peer: Peer, folder: Path, origin: Origin) -> Iterator[Server]:
         yield Server(peer.name, peer.title, place.port, process.pid, peer.prefix, peer, resident)
 
 
-def seconds_to_start(peer: Peer, folder: Path, origin: Origin) -> float:
-    """From fork to the first 200. The state in `folder` is kept."""
+def seconds_to_start(peer: Peer, folder: Path, origin: Origin, images: int) -> float:
+    """From fork to the first 200, over a store of so many images that stays for the next start."""
+    new = not folder.exists()
     folder.mkdir(exist_ok=True)
     place = Place(folder, free_port(), free_port(), origin.port)
     command = peer.command(place)
+    if new and peer.fill_store is not None:
+        peer.fill_store(folder / CONFIG, images)
     log = folder / "log"
     began = time.perf_counter()
     with running(command, log) as process:
