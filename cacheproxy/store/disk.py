@@ -15,6 +15,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial as bind
 from pathlib import Path
 from typing import NamedTuple
@@ -88,11 +89,10 @@ class DiskContent:
         return StoredBlob(digest, size, fd)
 
     def partial(self, digest: Digest, size: int) -> Partial:
-        """The partial file of a blob of `size` bytes, as its journal left it; damaged or of another size:
-        empty.
+        """The partial file of a blob of `size` bytes, as its journal left it.
 
-        One at a time for a digest: ValueError. Raises BlockingIOError when another process has it, and
-        OSError.
+        Empty when there is none, it is damaged, or was for another size. One at a time for a digest, else
+        ValueError. Raises BlockingIOError when another process has it, and OSError.
         """
         if digest in self._open:
             raise ValueError(f"the partial file of {digest} is open")
@@ -146,11 +146,13 @@ class DiskContent:
 
     def _unfinished(self) -> dict[Digest, list[os.stat_result]]:
         found: dict[Digest, list[os.stat_result]] = {}
-        for entry in os.scandir(self._partials):
-            digest = _partial_name(entry.name)
-            if digest is not None:
-                found.setdefault(digest, []).append(entry.stat(follow_symlinks=False))
-        return found
+        with os.scandir(self._partials) as entries:
+            for entry in entries:
+                digest = _partial_name(entry.name)
+                if digest is not None:
+                    with suppress(FileNotFoundError):  # a fill ended meanwhile
+                        found.setdefault(digest, []).append(entry.stat(follow_symlinks=False))
+        return {digest: states for digest, states in found.items() if states}
 
     def _stem(self, digest: Digest) -> Path:
         return self._partials / f"{digest.algorithm}-{digest.hex}"

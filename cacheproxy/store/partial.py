@@ -1,5 +1,4 @@
-"""A blob that is still arriving: a sparse file of its full size, and beside it a journal of what is safely in
-it."""
+"""A blob that is still arriving: a sparse file of its full size, and a journal of what is safely in it."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ _PRIVATE = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Partial:
-    """All methods block, and belong into a thread; `write` and `read` may run side by side, in several
-    threads.
+    """All methods block, and belong into a thread; `write` and `read` may run side by side.
 
     The descriptor stays readable after `commit` and `discard`, until `close`.
     """
@@ -132,8 +130,7 @@ class Partial:
 
     @contextmanager
     def _final(self) -> Iterator[None]:
-        """A failed sync is final (the kernel has marked the lost pages clean), and so is half a line in the
-        journal."""
+        """A failed sync is final, for the kernel has marked the lost pages clean; so is a line cut short."""
         if self._failure is not None:
             raise self._failure
         try:
@@ -173,10 +170,10 @@ def resume(digest: Digest, size: int, stem: Path, released: Callable[[Digest], N
     with ExitStack() as undo:
         try:
             fd = _open(undo, _data(stem), os.O_RDWR)
+            _lock(fd)
             log = _open(undo, _journal(stem), os.O_RDWR | os.O_APPEND)
         except (FileNotFoundError, _NotOurs):
             return None
-        _lock(fd)
         state = _replay(fd, log, digest, size)
         if state is None:
             return None

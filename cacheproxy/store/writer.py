@@ -81,8 +81,10 @@ class Writer:
         """
         self._closed = True
         self._queue.put(None)
-        with trio.CancelScope(shield=True):  # limited by the join
-            await trio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS)
+        with trio.CancelScope(
+            shield=True
+        ):  # the join has a limit; a limiter of its own, that nobody else fills
+            await trio.to_thread.run_sync(self._thread.join, CLOSE_SECONDS, limiter=trio.CapacityLimiter(1))
         if self._thread.is_alive():
             raise StoreSuspect(errno.ETIMEDOUT, "the last commits did not end")
 
@@ -156,8 +158,7 @@ class Writer:
         return apsw.SQLITE_OK
 
     def _move_log(self) -> None:
-        """Move the log into the file, after those who wait have heard: SQLite would do it inside their
-        commit."""
+        """Move the log into the file, once those who wait have heard; SQLite would do it in their commit."""
         if self._log_pages < CHECKPOINT_PAGES or self._suspect is not None:
             return
         try:
