@@ -27,6 +27,8 @@ from bench.servers import Server, direct, started
 DOCUMENT = tools.REPOSITORY / "docs" / "benchmarks.md"
 IDLE = 0.5
 """Load average above which the numbers are not to be trusted."""
+RUN_WITHIN = 1800
+"""Seconds after which the run gives up, whatever hangs: five times what it takes, plus compiling a peer."""
 
 
 def say(text: str) -> None:
@@ -125,7 +127,9 @@ def _names(known: list[str]) -> Callable[[click.Context, click.Parameter, str | 
 @click.option("--write", is_flag=True, help="Rewrite docs/benchmarks.md.")
 def main(only: list[str], peers: list[str], quick: bool, write: bool) -> None:
     """Measure this daemon beside its peers, as pull-through caches of one origin."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    signal.alarm(RUN_WITHIN)
     if os.getloadavg()[0] > IDLE:
         say(f"the machine is not idle (load {os.getloadavg()[0]:.1f}): do not trust these numbers")
     scale = QUICK if quick else FULL
