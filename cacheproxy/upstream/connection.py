@@ -92,7 +92,7 @@ class Connection:
         """May another request follow? Only if this response is whole (what is here already counts) and
         nothing came after it: bytes beyond a response would be read as the answer to the next request."""
         self._settle()
-        whole = self._left == 0 and not self._surplus
+        whole = self._left == 0 and not self._surplus and not self._eof
         return whole and self._http.our_state is h11.DONE and self.quiet()
 
     def quiet(self) -> bool:
