@@ -160,8 +160,9 @@ class Connection:
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError as error:
-            kind = BrokenOff if self._eof else httpx.RemoteProtocolError
-            raise kind(str(error)) from error
+            if self._eof:
+                raise BrokenOff("the peer closed the connection before its response was whole") from error
+            raise httpx.RemoteProtocolError(str(error)) from error
 
     def _feed(self, data: bytes) -> None:
         self._eof = not data

@@ -27,7 +27,7 @@ class Script:
     def __init__(
         self, *pieces: bytes, then: Exception | None = None, hang: bool = False, every: float = 0.0
     ) -> None:
-        self.pieces = list(pieces)
+        self.pieces = [piece for piece in pieces if piece]
         self.then = then
         self.hang = hang
         self.every = every
