@@ -26,6 +26,7 @@ def client_context(
     (no such file) and ssl.SSLError (not PEM, or the key is not the certificate's).
     """
     context = _trusting_the_system()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # not every Python's, or system's, default
     context.set_alpn_protocols(["http/1.1"])
     if ca is not None:
         context.load_verify_locations(cafile=ca)
