@@ -1,0 +1,1 @@
+"""Real servers and real clients, on loopback: run by `make e2e`."""

@@ -1,0 +1,106 @@
+"""Folders, the library of images, deadlines, logs of what failed, and the count of clients that ran."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import images
+from tests.e2e.clients import CLIENTS
+from tests.e2e.programs import TOOLS
+
+TEST_WITHIN = 300
+"""Seconds for one test, whatever its clients do."""
+LOG_TAIL = 3000
+"""Characters of each server's log that a failure shows."""
+
+HERE = Path(__file__).parent
+RAN = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RAN] = set()
+    if os.geteuid() != 0:
+        pytest.exit("end-to-end tests start container engines: run them as root", returncode=1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(TEST_WITHIN))
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """The folder of all state. Not pytest's own: gigabytes of unpacked layers are not worth keeping."""
+    with tempfile.TemporaryDirectory(prefix="cacheproxy-e2e-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+        _unmount_below(folder)
+
+
+@pytest.fixture(scope="session")
+def library(scratch: Path) -> images.Library:
+    """All images, in a registry's store that nobody serves yet."""
+    folder = scratch / "library"
+    folder.mkdir()
+    return images.fill(folder)
+
+
+@pytest.fixture
+def folder(scratch: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as made:
+        yield Path(made)
+        _unmount_below(made)
+
+
+def _unmount_below(folder: str) -> None:
+    """An engine that had to be killed leaves mounts behind."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed([point for point in points if point.startswith(folder + "/")]):
+        subprocess.run(["umount", "--lazy", point], check=False, timeout=10)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and isinstance(item, pytest.Function):
+        if report.passed and hasattr(item, "callspec"):
+            item.config.stash[RAN].add(str(item.callspec.params.get("client")))
+        folder = item.funcargs.get("folder")
+        if report.failed and isinstance(folder, Path):
+            report.sections += _logs(folder)
+    return report
+
+
+def _logs(folder: Path) -> list[tuple[str, str]]:
+    return [
+        (f"{log.name} of {log.parent.name}", log.read_text()[-LOG_TAIL:]) for log in folder.glob("*/*.log")
+    ]
+
+
+def _clients_that_ran(config: pytest.Config) -> set[str]:
+    return config.stash[RAN] & set(CLIENTS)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Green without a client is red: it would mean that nothing was proven."""
+    whole = any(
+        Path(session.config.invocation_params.dir, name).resolve() == HERE for name in session.config.args
+    )
+    if whole and not session.config.option.keyword and not _clients_that_ran(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    ran = sorted(_clients_that_ran(config))
+    terminalreporter.write_line(
+        f"e2e: {len(ran)} of {len(CLIENTS)} clients pulled well (tools in {TOOLS}): {', '.join(ran)}"
+    )
