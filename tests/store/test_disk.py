@@ -12,6 +12,7 @@ from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.disk import DiskContent, Location, Unfinished
 from cacheproxy.store.errors import BlobMissing, StoreSuspect
+from tests.store.conftest import open_descriptors
 
 DATA = b"some bytes of a layer"
 DIGEST = Digest.of(DATA)
@@ -89,7 +90,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[str]:
         monkeypatch.setattr(os, name, call)
 
     def path(fd: int) -> str:
-        return str(Path(os.readlink(f"/proc/self/fd/{fd}")).relative_to(root))
+        return str(Path(f"/proc/self/fd/{fd}").readlink().relative_to(root))
 
     spy("fdatasync", path)
     spy("fsync", path)
@@ -225,10 +226,10 @@ def test_want_of_descriptors_does_not_say_missing(
 
 def test_refused_file_leaves_no_descriptor(content: DiskContent) -> None:
     location = stored(content)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with pytest.raises(BlobMissing):
         content.open(DIGEST, location.path, len(DATA) + 1)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 async def test_file_cut_short_under_a_view_is_broken(content: DiskContent, root: Path) -> None:

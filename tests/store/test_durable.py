@@ -8,6 +8,7 @@ import pytest
 
 from cacheproxy.store.durable import lasting, make_folder, remove, sync_file, sync_folder
 from cacheproxy.store.errors import StoreBusy, StoreFull, StoreSuspect
+from tests.store.conftest import open_descriptors
 
 
 def test_failure_to_make_something_last_is_suspect() -> None:
@@ -39,7 +40,7 @@ def test_folders_are_made_from_the_top_each_synced_in_its_parent(
     real = os.fsync
 
     def record(fd: int) -> None:
-        folder = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        folder = Path(f"/proc/self/fd/{fd}").readlink()
         seen.append((folder.name, (tmp_path / "a" / "b").exists()))
         real(fd)
 
@@ -74,10 +75,10 @@ def test_failing_sync_of_a_folder_leaves_no_descriptor(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     with pytest.raises(StoreSuspect):
         sync_folder(tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_remove_says_whether_there_was_something(tmp_path: Path) -> None:

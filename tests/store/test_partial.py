@@ -13,6 +13,7 @@ from cacheproxy.store import journal
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.errors import StoreSuspect
 from cacheproxy.store.partial import IOV_MAX, Partial
+from tests.store.conftest import open_descriptors
 
 SIZE = 1_000
 DIGEST = Digest.of(b"some blob")
@@ -304,10 +305,10 @@ def test_full_disk_at_the_start_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     with pytest.raises(OSError, match="No space"):
         content.partial(DIGEST, SIZE)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_descriptors() == descriptors
     assert not data.exists()
     assert not log.exists()
     monkeypatch.undo()

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import stat
+import threading
+from pathlib import Path
+
+import apsw
+import pytest
+import trio
+
+from cacheproxy.store.database import Tx
+from cacheproxy.store.errors import DatabaseRefused, StoreBusy
+from cacheproxy.store.sqlite import SQLite
+from tests.store.conftest import open_descriptors
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rows.db"
+
+
+def thread(_: Tx) -> int:
+    return threading.get_ident()
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+async def test_reads_run_on_the_loop_and_scans_and_writes_beside_it(path: Path) -> None:
+    async with SQLite.open(path) as database:
+        here = threading.get_ident()
+        assert await database.read(thread) == here
+        assert await database.scan(thread) != here
+        assert await database.write(thread) != here
+
+
+async def test_read_that_meets_a_lock_waits_beside_the_loop(path: Path) -> None:
+    attempts: list[int] = []
+
+    def busy_at_first(_: Tx) -> str:
+        attempts.append(threading.get_ident())
+        if len(attempts) == 1:
+            raise StoreBusy(0, "somebody repairs it")
+        return "read"
+
+    async with SQLite.open(path) as database:
+        assert await database.read(busy_at_first) == "read"
+    assert attempts[0] == threading.get_ident()
+    assert attempts[1] != threading.get_ident()
+
+
+async def test_scan_sees_one_state_of_all_tables(path: Path) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def count(tx: Tx) -> int:
+        row = tx.one("SELECT count(*) FROM trash")
+        assert row is not None
+        return int(row[0])
+
+    def twice(tx: Tx) -> tuple[int, int]:
+        first = count(tx)
+        inside.set()
+        assert go_on.wait(5)
+        return first, count(tx)
+
+    seen: list[tuple[int, int]] = []
+    async with SQLite.open(path) as database, trio.open_nursery() as nursery:
+
+        async def scan() -> None:
+            seen.append(await database.scan(twice))
+
+        nursery.start_soon(scan)
+        await trio.to_thread.run_sync(inside.wait, 5)
+        await database.write(lambda tx: tx.run("INSERT INTO trash (path, not_before) VALUES ('x', 1)"))
+        assert await database.read(count) == 1
+        go_on.set()
+    assert seen == [(0, 0)]
+
+
+async def test_end_leaves_one_file_and_no_descriptor(path: Path) -> None:
+    before = open_descriptors()
+    async with SQLite.open(path) as database:
+        await database.write(lambda tx: tx.run("INSERT INTO trash (path, not_before) VALUES ('x', 1)"))
+        await database.scan(thread)
+    assert open_descriptors() == before
+    assert modes(path.parent) == {"rows.db": 0o600}
+
+
+async def test_rows_are_there_again_after_reopening(path: Path) -> None:
+    async with SQLite.open(path) as database:
+        await database.write(lambda tx: tx.run("INSERT INTO trash (path, not_before) VALUES ('x', 1)"))
+    async with SQLite.open(path) as database:
+        assert await database.read(lambda tx: tx.all("SELECT path FROM trash")) == [("x",)]
+
+
+async def test_database_of_a_newer_version_is_refused_and_untouched(path: Path) -> None:
+    async with SQLite.open(path) as database:
+        await database.write(
+            lambda tx: tx.run("INSERT INTO migration (number, checksum) VALUES (99, 'of the future')")
+        )
+    before, descriptors = content(path), open_descriptors()
+    with pytest.raises(DatabaseRefused, match="newer"):
+        async with SQLite.open(path):
+            pass
+    assert open_descriptors() == descriptors
+    assert content(path) == before
+
+
+async def test_locked_database_is_busy_at_the_opening(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLite.open(path):
+        pass
+    monkeypatch.setattr("cacheproxy.store.connection.connect.__kwdefaults__", {"busy_ms": 10})
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy):
+        async with SQLite.open(path):
+            pass
+    other.close()
+
+
+async def test_failure_inside_the_block_closes_all(path: Path) -> None:
+    before = open_descriptors()
+    with pytest.raises(LookupError):
+        async with SQLite.open(path):
+            raise LookupError
+    assert open_descriptors() == before
+
+
+async def test_folder_that_is_not_there_is_an_os_error(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with SQLite.open(path / "rows.db"):
+            pass
