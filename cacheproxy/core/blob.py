@@ -40,7 +40,7 @@ class BlobView(Protocol):
         ...
 
     async def available(self, offset: int, span: Span) -> int:
-        """Wait until at least one byte from `offset` may be sent for `span`; say how many, up to span.stop - offset.
+        """Wait until at least one byte from `offset` may be sent for `span`; say how many, within it.
 
         Raises whatever ended the source: before the status line the caller turns it into an answer,
         afterwards into a connection that is cut.
@@ -55,7 +55,7 @@ class BlobView(Protocol):
         ...
 
     async def read(self, offset: int, count: int) -> bytes:
-        """1 to `count` of the bytes that `available` just named, from `offset`. For sources without a file."""
+        """1 to `count` of the bytes that `available` just named. For sources without a file."""
         ...
 
     def close(self) -> None: ...

@@ -22,7 +22,7 @@ class Hasher(Protocol):
 
 
 class Digest(str):
-    """"sha256:<64 hex>" or "sha512:<128 hex>", lower case (image-spec, "Digests").
+    """ "sha256:<64 hex>" or "sha512:<128 hex>", lower case (image-spec, "Digests").
 
     A value of this type has been checked, wherever it came from (a path, a row, an upstream): its hex is safe
     as part of a file name.

@@ -68,7 +68,7 @@ class OCIError(Exception):
         super().__init__(f"{code}: {self.message}")
 
     def body(self, request_id: str) -> bytes:
-        """The answer's application/json body (distribution-spec, "Error Codes"), with the request's id in it."""
+        """The application/json body (distribution-spec, "Error Codes"), with the request's id in `detail`."""
         detail = {**(self.detail or {}), "request": request_id}
         return msgspec.json.encode(
             {"errors": [{"code": self.code, "message": self.message, "detail": detail}]}

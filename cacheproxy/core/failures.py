@@ -16,7 +16,7 @@ from cacheproxy.core.routing import Via
 
 
 class Cause(StrEnum):
-    """The values are the words of the configuration (`stale_if_error.causes`) and of the answer's `detail`."""
+    """The values are the words of the configuration (`stale_if_error`) and of the answer's `detail`."""
 
     THROTTLED = "429"
     SERVER = "5xx"
@@ -38,9 +38,9 @@ class Cause(StrEnum):
 class UpstreamError(Exception):
     """One request to an upstream that brought nothing.
 
-    `message` goes on from the upstream's name ("answered 503", "cannot be resolved"); it reaches clients, so it
-    names no secret. `upstream` is the canonical prefix, `retry_after` seconds, `because` the cause that opened
-    the breaker.
+    `message` goes on from the upstream's name ("answered 503", "cannot be resolved"); it reaches clients, so
+    it holds no secret. `upstream` is the canonical prefix, `retry_after` seconds, `because` the cause that
+    opened the breaker.
     """
 
     def __init__(
@@ -61,6 +61,11 @@ class UpstreamError(Exception):
         self.retry_after = retry_after
         self.because = because
 
+    @property
+    def root(self) -> Cause:
+        """What is wrong outside: for an open breaker, what opened it."""
+        return self.because or self.cause
+
 
 ANSWERS: Mapping[Cause, tuple[str, int]] = {
     Cause.SERVER: ("UNAVAILABLE", 502),
@@ -76,7 +81,7 @@ ANSWERS: Mapping[Cause, tuple[str, int]] = {
 }
 
 RETRY_AFTER: Mapping[Cause, int] = {Cause.THROTTLED: 60, Cause.BREAKER: 10}
-"""Seconds, where the upstream named none: the minute most registries count by, and the time a breaker stays open."""
+"""Seconds, where the upstream named none: the minute most count by, and the time a breaker stays open."""
 
 _LONGEST_RETRY = 86400
 """Seconds. An upstream may say anything; nobody waits longer than a day."""
