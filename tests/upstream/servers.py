@@ -59,20 +59,22 @@ class Server:
     def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
-    @property
-    def listener(self) -> trio.SocketListener:
-        return self._listener
+    async def left_with(self, connections: int) -> None:
+        """Wait until so many connections are open, or fewer."""
+        with trio.fail_after(10):
+            while self.open > connections:  # noqa: ASYNC110 (an event would have to know the number)
+                await trio.sleep(0.001)
 
     async def serve(
         self, *, accept_after: float = 0.0, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        [self._listener] = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=128)
-        self.port = self._listener.socket.getsockname()[1]
-        async with self._listener, trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=128)
+        self.port = listener.socket.getsockname()[1]
+        async with listener, trio.open_nursery() as nursery:
             task_status.started()
             while True:
                 await trio.sleep(accept_after)
-                nursery.start_soon(self._connection, await self._listener.accept())
+                nursery.start_soon(self._connection, await listener.accept())
 
     async def _connection(self, plain: trio.SocketStream) -> None:
         self.accepted += 1

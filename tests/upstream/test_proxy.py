@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -36,8 +37,9 @@ def tunnelling(port: int) -> Answer:
 
 
 async def pump(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, scope: trio.CancelScope) -> None:
-    async for data in source:
-        await sink.send_all(data)
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async for data in source:
+            await sink.send_all(data)
     scope.cancel()
 
 
