@@ -16,11 +16,13 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+import httpx
 import structlog
 import trio
 
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.upstream import metrics
+from cacheproxy.upstream.redirects import Place, place
 
 log = structlog.get_logger()
 
@@ -188,3 +190,17 @@ class Pace:
         wait = max((breaker.open_until or now) - now, 1.0)
         what = f"is left alone for {math.ceil(wait)} s after {breaker.failures} failures in a row"
         return UpstreamError(Cause.BREAKER, what, self._upstream, retry_after=wait, because=breaker.because)
+
+
+class Paces:
+    """The hosts of one upstream: its endpoints, and the token servers it may name."""
+
+    def __init__(self, upstream: str) -> None:
+        self._upstream = upstream
+        self._paces: dict[Place, Pace] = {}
+
+    def of(self, url: httpx.URL) -> Pace:
+        at = place(url)
+        if at not in self._paces:
+            self._paces[at] = Pace(self._upstream, at[1])
+        return self._paces[at]
