@@ -117,7 +117,7 @@ def test_database_without_a_log_is_refused(path: Path, monkeypatch: pytest.Monke
     def no_wal(connection: apsw.Connection, name: str, value: object = None) -> object:
         if name == "journal_mode":
             return "delete"
-        return real(connection, name) if value is None else real(connection, name, value)  # type: ignore[arg-type]
+        return real(connection, name) if value is None else real(connection, name, value)
 
     class Share(apsw.Connection):
         pragma = no_wal  # type: ignore[assignment]
