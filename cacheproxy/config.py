@@ -13,12 +13,36 @@ from pydantic import ValidationError
 from cacheproxy.config_checks import Declared, conflicts
 from cacheproxy.config_files import ConfigError, Document, read
 from cacheproxy.config_messages import message, unknown_key
-from cacheproxy.config_sections import Access, Cache, Log, Section, Server, Storage, Upstream
+from cacheproxy.config_sections import (
+    Access,
+    Cache,
+    ClientCertificate,
+    Credentials,
+    Log,
+    Secret,
+    Section,
+    Server,
+    Storage,
+    Upstream,
+)
 from cacheproxy.config_values import Surroundings
 from cacheproxy.presets import DEFAULT, PRESETS
 from cacheproxy.toml_lines import Key
 
-__all__ = ["Access", "Cache", "Config", "ConfigError", "Log", "Server", "Storage", "Upstream", "load"]
+__all__ = [
+    "Access",
+    "Cache",
+    "ClientCertificate",
+    "Config",
+    "ConfigError",
+    "Credentials",
+    "Log",
+    "Secret",
+    "Server",
+    "Storage",
+    "Upstream",
+    "load",
+]
 
 S = TypeVar("S", bound=Section)
 

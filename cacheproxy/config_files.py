@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,18 +76,19 @@ def dotted(key: Key) -> str:
 def read(path: Path) -> Document:
     """The document of the file at `path` and of its `include`s; its problems are noted in it, not raised."""
     document = Document(str(path))
-    _merge(document, path)
-    # What includes others is the main file alone: where a value comes from stays easy to find.
+    _merge(document, path, *_parsed(document, path))
     for included in _included(document, path):
-        _merge(document, included)
+        values, lines = _parsed(document, included)
+        if values.pop("include", None) is not None:
+            # Where a value comes from stays easy to find.
+            place, text = Place(str(included), lines[("include",)]), "only the main file includes others"
+            document.problems.append(Problem(place, "include", f"{text}; write it there"))
+        _merge(document, included, values, lines)
     return document
 
 
-def _merge(document: Document, path: Path) -> None:
+def _merge(document: Document, path: Path, values: dict[str, Any], lines: dict[Key, int]) -> None:
     """Add a file: its tables to the tables, its [[upstream]]s after those that are there."""
-    text = _text(document, path)
-    values = _parsed(document, path, text)
-    lines = positions(text) if values else {}
     shifted = {name: len(document.values.get(name, ())) for name in values if _is_array(values[name])}
     for key, line in lines.items():
         document.places.setdefault(_shift(key, shifted), Place(str(path), line))
@@ -97,18 +98,11 @@ def _merge(document: Document, path: Path) -> None:
         elif _is_array(value) and _is_array(document.values[name]):
             document.values[name] += value
         elif isinstance(value, dict) and isinstance(document.values[name], dict):
-            _merge_table(document, name, value, Place(str(path), lines[(name,)]))
+            for key in value.keys() & document.values[name].keys():
+                _refuse_second(document, (name, key), Place(str(path), lines[name, key]))
+            document.values[name] |= value
         else:
             _refuse_second(document, (name,), Place(str(path), lines[(name,)]))
-
-
-def _merge_table(document: Document, name: str, table: dict[str, Any], place: Place) -> None:
-    there = document.values[name]
-    for key, value in table.items():
-        if key in there:
-            _refuse_second(document, (name, key), place)
-        else:
-            there[key] = value
 
 
 def _refuse_second(document: Document, key: Key, place: Place) -> None:
@@ -129,25 +123,24 @@ def _shift(key: Key, shifted: dict[str, int]) -> Key:
             return key
 
 
-def _included(document: Document, main: Path) -> Iterator[Path]:
+def _included(document: Document, main: Path) -> list[Path]:
     patterns = document.values.pop("include", ())
     if not isinstance(patterns, tuple):
         document.problem(("include",), 'must be a list of file names, as ["conf.d/*.toml"]')
-        return
+        return []
+    files: dict[Path, None] = {}
     for number, pattern in enumerate(patterns):
         key = ("include", number)
         if not isinstance(pattern, str) or not pattern:
             document.problem(key, 'must be a file name or a pattern in quotes, as "conf.d/*.toml"')
             continue
-        found = sorted(_glob(main.parent, pattern))
-        if not found and not re.search(r"[*?\[]", pattern):
+        # Not Path.glob: the pattern may be absolute.
+        found = sorted(glob(pattern, root_dir=main.parent))  # noqa: PTH207
+        if not found and not has_magic(pattern):
             document.problem(key, f'there is no "{pattern}" beside {main.name}; create it or take it out')
-        yield from found
-
-
-def _glob(folder: Path, pattern: str) -> Iterator[Path]:
-    path = folder / pattern
-    return Path(path.anchor).glob(str(path.relative_to(path.anchor))) if path.anchor else folder.glob(pattern)
+        files.update(dict.fromkeys(main.parent / name for name in found))
+    files.pop(main, None)
+    return list(files)
 
 
 def _text(document: Document, path: Path) -> str:
@@ -167,13 +160,15 @@ def _text(document: Document, path: Path) -> str:
     return ""
 
 
-def _parsed(document: Document, path: Path, text: str) -> dict[str, Any]:
+def _parsed(document: Document, path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    """The values of one file and their lines; nothing, and a problem noted, if it cannot be read."""
+    text = _text(document, path)
     try:
-        values: dict[str, Any] = _frozen(tomllib.loads(text))
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         document.problems.append(_syntax_problem(path, text, str(error)))
-        return {}
-    return values
+        return {}, {}
+    return _frozen(values), positions(text)
 
 
 def _syntax_problem(path: Path, text: str, message: str) -> Problem:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from cacheproxy.config_values import (
     AmountOf,
@@ -21,6 +29,7 @@ from cacheproxy.config_values import (
     Listen,
     Network,
     Origin,
+    PassingDuration,
     PatternList,
     Prefix,
     ProxyURL,
@@ -42,6 +51,17 @@ class Section(BaseModel):
     )
 
 
+def written(default: object, alias: str | None = None) -> Any:
+    """A default in the words of the file, read as if it stood there."""
+    return Field(default=default, alias=alias)
+
+
+def _one_worker(count: int) -> int:
+    if count != 1:
+        raise ValueError(f"{count} workers are not built yet; leave it at 1")
+    return count
+
+
 class Server(Section):
     listen: tuple[Listen, ...] = Field(default=("127.0.0.1:5000",), min_length=1)
     """Where clients connect."""
@@ -51,7 +71,7 @@ class Server(Section):
     """As clients see us; "" takes it from each request."""
     trusted_proxies: tuple[Network, ...] = ()
     """Whose X-Forwarded-* counts."""
-    workers: int = 1
+    workers: Annotated[int, AfterValidator(_one_worker)] = 1
     """Processes on this host."""
 
     @property
@@ -88,11 +108,11 @@ def _below_state(value: object, info: ValidationInfo) -> Path:
 
 
 class Storage(Section):
-    state: Annotated[Path, BeforeValidator(_state)] = Field(default="")
+    state: Annotated[Path, BeforeValidator(_state)] = written("")
     """The folder of all that is kept. Default: $STATE_DIRECTORY, else ./var."""
-    database: Annotated[Path, BeforeValidator(_below_state)] = Field(default="cacheproxy.db")
+    database: Annotated[Path, BeforeValidator(_below_state)] = written("cacheproxy.db")
     """The SQLite file."""
-    blobs: Annotated[Path, BeforeValidator(_below_state)] = Field(default="blobs")
+    blobs: Annotated[Path, BeforeValidator(_below_state)] = written("blobs")
     """The folder of stored and of partial blobs."""
 
 
@@ -109,17 +129,17 @@ def _finish_share(value: object) -> float:
 
 
 class Parallel(Section):
-    size: Size = Field(default="64MiB", alias="from")
+    size: Size = written("64MiB", alias="from")
     """Blobs of so many bytes and more come in several ranged transfers."""
     ranges: int = Field(default=4, ge=2, le=16)
 
 
 class Cache(Section):
-    budget: AmountOf = Field(default="50%")
+    budget: AmountOf = written("50%")
     """What may be cached; more is served uncached."""
-    min_free: AmountOf = Field(default="5%")
+    min_free: AmountOf = written("5%")
     """What stays free of the file system."""
-    finish_fill: Annotated[float, BeforeValidator(_finish_share)] = Field(default="50%")
+    finish_fill: Annotated[float, BeforeValidator(_finish_share)] = written("50%")
     """A fill that all clients left goes on once this share of it is here; 0: always, inf: never."""
     parallel: Annotated[Parallel | None, BeforeValidator(_or_never)] = Field(default=Parallel())
     """None: one transfer a blob."""
@@ -133,6 +153,14 @@ class Secret(Section):
     """Its name in $CREDENTIALS_DIRECTORY (systemd's LoadCredential=)."""
     command: tuple[str, ...] | None = Field(default=None, min_length=1)
     """What prints it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_itself(cls, table: Any) -> Any:
+        if not isinstance(table, dict | Secret):
+            forms = '{ file = "..." }, { credential = "..." } or { command = ["...", "..."] }'
+            raise ValueError(f"must be where the secret is: {forms}")  # noqa: TRY004
+        return table
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -160,7 +188,9 @@ class Credentials(Section):
 
 class ClientCertificate(Section):
     certificate: File
-    key: Secret
+    """PEM, with its chain."""
+    key: Secret | None = None
+    """PEM; None: it is in the certificate's file."""
 
 
 class Fresh(Section):
@@ -184,7 +214,7 @@ def _causes(value: object) -> frozenset[Cause]:
 
 
 class StaleIfError(Section):
-    seconds: Duration = Field(default="30d", alias="for")
+    seconds: Duration = written("30d", alias="for")
     """How long after it was last known to be fresh."""
     causes: Annotated[frozenset[Cause], BeforeValidator(_causes)] = STALE_CAUSES
 
@@ -192,7 +222,8 @@ class StaleIfError(Section):
 class Upstream(Section):
     registry: Registry
     """What clients call it: ?ns=docker.io, /v2/docker.io/..."""
-    url: Origin
+    url: Origin = written("")
+    """The address. There is no default but a preset's."""
     prefix: Prefix = Field(default_factory=lambda known: known["registry"])
     """The canonical name of its repositories begins with this."""
     default: bool = False
@@ -215,7 +246,7 @@ class Upstream(Section):
     fresh: tuple[Fresh, ...] = ()
     """How long a tag is believed; the first match counts. At the end come "latest" for 5m, all for 1h."""
     stale_if_error: StaleIfError = StaleIfError()
-    missing_for: Duration = Field(default="60s")
+    missing_for: PassingDuration = written("60s")
     """How long it is remembered that there is no such image."""
 
     @model_validator(mode="before")
@@ -239,7 +270,7 @@ class AnonymousPull(Section):
 
 
 class Access(Section):
-    anonymous_pull: tuple[AnonymousPull, ...] = Field(
-        default=({"networks": ("127.0.0.0/8", "::1"), "repositories": "**"},)
+    anonymous_pull: tuple[AnonymousPull, ...] = written(
+        ({"networks": ("127.0.0.0/8", "::1"), "repositories": "**"},)
     )
     """Who may pull without a name; the default is this host."""

@@ -5,6 +5,7 @@ Every parser raises ValueError "what is wrong; what to do". None repeats a value
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.name import parse_repository, parse_requested
@@ -47,6 +48,12 @@ class Amount:
 
 def _duration(value: object) -> float:
     return parse_duration(_text(value, 'a duration in quotes, as "90s", "5m", "24h" or "30d"'))
+
+
+def _passing(seconds: float) -> float:
+    if seconds == math.inf:
+        raise ValueError('must end; write a duration, as "60s"')
+    return seconds
 
 
 def _size(value: object) -> int:
@@ -114,12 +121,14 @@ def _registry(value: object) -> str:
         host, _, _ = parse_requested(f"{text}/repository").partition("/")
     except OCIError:
         host = ""
-    if host != text:
+    if not text or host != text:
         raise ValueError('is not a host; write it in lower case, as "ghcr.io" or "localhost:5000"')
     return text
 
 
-def _prefix(value: object) -> str:
+def _prefix(value: object, info: ValidationInfo) -> str:
+    if value == info.data.get("registry"):
+        return str(value)  # the default; a registry's port makes it a name of its own kind
     try:
         return parse_repository(_text(value, 'a prefix in quotes, as "docker-hub"'))
     except OCIError:
@@ -137,9 +146,18 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?|\[[0-9a-f:.]+\
 
 
 def _origin(value: object) -> str:
-    """The address of a registry, without a path: "https://host[:port]"."""
-    text = _text(value, 'a URL in quotes, as "https://registry.example"')
-    return _bare(_url(text, "https", "http"), "https://registry.example")
+    """The address of a registry, "https://host[:port][/path]": where its /v2/ is."""
+    if value == "":
+        raise ValueError("is missing; no registry is known by this name, so its address is needed")
+    parts = _url(_text(value, 'a URL in quotes, as "https://registry.example"'), "https", "http")
+    path = parts.path.rstrip("/")
+    if not re.fullmatch("(/[A-Za-z0-9._~-]+)*", path) or {".", ".."} & set(path.split("/")):
+        raise ValueError("has a path that is none; write plain segments, or leave it out")
+    if path.endswith("/v2"):
+        raise ValueError("ends before /v2/; leave that out, it is added")
+    if parts.query or parts.fragment:
+        raise ValueError("ends with its path; take out what comes after it")
+    return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
 
 def _proxy(value: object) -> str:
@@ -203,6 +221,8 @@ def _is_bindable(host: str) -> bool:
 
 Duration = Annotated[float, BeforeValidator(_duration)]
 """Seconds; inf: for ever."""
+PassingDuration = Annotated[float, BeforeValidator(_duration), AfterValidator(_passing)]
+"""Seconds, and not for ever."""
 Size = Annotated[int, BeforeValidator(_size)]
 """Bytes."""
 AmountOf = Annotated[Amount, BeforeValidator(_amount)]

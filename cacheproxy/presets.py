@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What has to be known of a registry to pull from it. All of it can be written in the configuration instead."""
+    """What has to be known of a registry to pull from it, where its name does not say it."""
 
     url: str
-    token_hosts: tuple[str, ...]
-    """Where its token realm may be."""
+    token_hosts: tuple[str, ...] = ()
+    """Where its token realm may be, besides the host of `url`."""
     library: bool = False
     """Repositories of one segment live under `library/`."""
 
 
 PRESETS: dict[str, Preset] = {
     "docker.io": Preset("https://registry-1.docker.io", ("auth.docker.io",), library=True),
-    "ghcr.io": Preset("https://ghcr.io", ("ghcr.io",)),
-    "quay.io": Preset("https://quay.io", ("quay.io",)),
-    "registry.k8s.io": Preset("https://registry.k8s.io", ("registry.k8s.io",)),
-    "public.ecr.aws": Preset("https://public.ecr.aws", ("public.ecr.aws",)),
-    "mcr.microsoft.com": Preset("https://mcr.microsoft.com", ("mcr.microsoft.com",)),
+    "ghcr.io": Preset("https://ghcr.io"),
+    "quay.io": Preset("https://quay.io"),
+    "registry.k8s.io": Preset("https://registry.k8s.io"),
+    "public.ecr.aws": Preset("https://public.ecr.aws"),
+    "mcr.microsoft.com": Preset("https://mcr.microsoft.com"),
     "registry.gitlab.com": Preset("https://registry.gitlab.com", ("gitlab.com",)),
-    "gcr.io": Preset("https://gcr.io", ("gcr.io",)),
+    "gcr.io": Preset("https://gcr.io"),
     # The first challenge names nvcr.io; one for a token that has expired names authn.nvidia.com.
-    "nvcr.io": Preset("https://nvcr.io", ("nvcr.io", "authn.nvidia.com")),
-    "cgr.dev": Preset("https://cgr.dev", ("cgr.dev",)),
+    "nvcr.io": Preset("https://nvcr.io", ("authn.nvidia.com",)),
+    "cgr.dev": Preset("https://cgr.dev"),
 }
 """By the name clients use."""
 

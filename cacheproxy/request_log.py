@@ -175,4 +175,6 @@ def logged_target(target: str) -> str:
 
 def _logged_parameter(parameter: str) -> str:
     name, mark, _ = parameter.partition("=")
-    return parameter if name in LOGGED_QUERY else f"{name}{mark}..."
+    if name in LOGGED_QUERY or not parameter:
+        return parameter
+    return f"{name}=..." if mark else "..."

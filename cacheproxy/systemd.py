@@ -1,4 +1,4 @@
-"""What the service manager is told: sd_notify(3), over the datagram socket that it names in the environment."""
+"""What the service manager is told: sd_notify(3), over the datagram socket named in the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md, "The house"): a package is a floor, imports go down, never up."""
+"""Who may import whom (docs/architecture.md, "The house"). A package is a floor: imports go down."""
 
 from __future__ import annotations
 
