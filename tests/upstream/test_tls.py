@@ -128,7 +128,8 @@ async def test_a_damaged_record_is_an_error_and_no_data() -> None:
 
 
 async def test_receiving_what_is_here_is_a_checkpoint() -> None:
-    tls, _, server = await agreed()
+    tls, memory, server = await agreed()
+    memory.gulp = 2 * GULP
     await server.send_all(bytes(20 * RECORD))
     await tls.receive()
     with trio.move_on_after(0) as scope:
