@@ -1,8 +1,33 @@
-"""Which repository a request means."""
+"""Which repository a request means: all ways of asking end in one canonical name, "<prefix>/<path>".
+
+The first rule that matches decides, and no refusal falls through to the next one:
+
+1. `?ns=` names a declared registry: that upstream, of several for one registry the first declared. A leading
+   registry name or prefix in the path is taken off; it has to mean the same upstream. An `ns` that is neither
+   declared nor our own host is refused: what follows would be another registry's image.
+2. The Host is one of an upstream's own.
+3. The first path segment is a declared registry.
+4. The longest configured prefix.
+5. The default upstream, for bare names.
+
+Refused there: a first segment that looks like a host (it has "." or ":", or is "localhost") and is not
+declared. `/v2/evil.example/x` asks for another registry, and must not become the default upstream's
+`evil.example/x`. A registry or a prefix with nothing after it names no repository and is refused too.
+
+Only upstreams in the table come out, whatever a client sends. Docker Hub goes by three names and keeps its
+own images under `library/`, which people leave out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.name import parse_repository
+
+ALIASES: Mapping[str, str] = {"index.docker.io": "docker.io", "registry-1.docker.io": "docker.io"}
 
 
 class Via(StrEnum):
@@ -18,3 +43,120 @@ class Via(StrEnum):
     """A configured prefix: `/v2/docker-hub/...`."""
     BARE = "bare"
     """Not at all: the default upstream."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRoute:
+    registry: str
+    """What clients call it: a host, with a port where it has one."""
+    prefix: str
+    """Of the canonical names of its repositories; may have several segments."""
+    hosts: tuple[str, ...] = ()
+    """Requests with one of these as Host are for it. Without a port any port will do."""
+    library: bool = False
+    """Names of one segment are short for `library/<name>`."""
+    default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    upstream: str
+    """The prefix."""
+    repository: str
+    """The canonical name, "<prefix>/<remote>"."""
+    remote: str
+    """What the upstream calls it."""
+    via: Via
+    namespace: str | None
+    """To be echoed as OCI-Namespace (distribution-spec, "Registry Proxying")."""
+
+
+class Routes:
+    """Where two upstreams share a registry, a prefix or a host, the one declared first has it."""
+
+    def __init__(self, upstreams: Iterable[UpstreamRoute], own_hosts: Iterable[str] = ()) -> None:
+        declared = tuple(upstreams)
+        self._registries = _first((route.registry.lower(), route) for route in declared)
+        self._prefixes = _first((route.prefix, route) for route in declared)
+        self._hosts = _first((host.lower(), route) for route in declared for host in route.hosts)
+        self._default = next((route for route in declared if route.default), None)
+        self._own_hosts = frozenset(host.lower() for host in own_hosts)
+
+    def resolve(self, name: str, ns: str | None, host: str) -> Target:
+        """What a request for `name`, with this `ns` (None: without) and this Host, means.
+
+        Raises OCIError NAME_UNKNOWN (404), or NAME_INVALID (400) where an explicitly named upstream is asked for
+        what cannot be a repository's name (a segment with a port).
+        """
+        if ns is not None and ns.lower() not in self._own_hosts:
+            return self._by_ns(name, ns)
+        by_host = self._by_host(host.lower())
+        if by_host is not None:
+            return _target(by_host, name, Via.HOST)
+        via, route, rest = self._lead(name)
+        if route is not None:
+            return _target(route, rest, via)
+        return self._bare(name)
+
+    def _by_ns(self, name: str, ns: str) -> Target:
+        route = self._registry(ns.lower())
+        if route is None:
+            raise _unknown(name, f"the registry {ns[:255]!a} is not declared here")
+        _, leading, rest = self._lead(name)
+        if leading is None:
+            return _target(route, name, Via.NS, ns)
+        if leading is not route:
+            raise _unknown(name, f"ns is {ns}, but the path begins with another upstream's name, {leading.prefix}")
+        return _target(route, rest, Via.NS, ns)
+
+    def _by_host(self, host: str) -> UpstreamRoute | None:
+        return self._hosts.get(host) or self._hosts.get(_without_port(host))
+
+    def _registry(self, registry: str) -> UpstreamRoute | None:
+        return self._registries.get(ALIASES.get(registry, registry))
+
+    def _lead(self, name: str) -> tuple[Via, UpstreamRoute | None, str]:
+        """The upstream that the beginning of the path names, and what follows it."""
+        first, _, rest = name.partition("/")
+        route = self._registry(first)
+        if route is not None:
+            return Via.REGISTRY, route, rest
+        head, rest = name, ""
+        while head:
+            if head in self._prefixes:
+                return Via.PREFIX, self._prefixes[head], rest
+            head, _, tail = head.rpartition("/")
+            rest = f"{tail}/{rest}" if rest else tail
+        return Via.BARE, None, name
+
+    def _bare(self, name: str) -> Target:
+        first = name.partition("/")[0]
+        if first == "localhost" or "." in first or ":" in first:
+            raise _unknown(name, f"the registry {first} is not declared here")
+        if self._default is None:
+            raise _unknown(name, "no upstream is declared for it, and none is the default")
+        return _target(self._default, name, Via.BARE)
+
+
+def _target(route: UpstreamRoute, remote: str, via: Via, namespace: str | None = None) -> Target:
+    if not remote:
+        raise _unknown(route.prefix, f"the name ends with {route.registry}: the repository is missing")
+    if route.library and "/" not in remote:
+        remote = f"library/{remote}"
+    return Target(route.prefix, f"{route.prefix}/{parse_repository(remote)}", remote, via, namespace)
+
+
+def _first(pairs: Iterable[tuple[str, UpstreamRoute]]) -> dict[str, UpstreamRoute]:
+    table: dict[str, UpstreamRoute] = {}
+    for key, route in pairs:
+        table.setdefault(key, route)
+    return table
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def _unknown(name: str, why: str) -> OCIError:
+    return OCIError("NAME_UNKNOWN", why, detail={"name": name})
