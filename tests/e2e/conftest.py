@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -12,10 +11,13 @@ import pytest
 
 from tests.e2e import images
 from tests.e2e.clients import CLIENTS
+from tests.e2e.disks import memory_disk, unmount_below
 from tests.e2e.programs import TOOLS
 
 TEST_WITHIN = 300
 """Seconds for one test, whatever its clients do."""
+CLIENT_BYTES = 4 << 30
+"""Most that a client's store may take; a vfs store of the images takes an eighth of it."""
 LOG_TAIL = 3000
 """Characters of each server's log that a failure shows."""
 
@@ -41,7 +43,6 @@ def scratch() -> Iterator[Path]:
     """The folder of all state. Not pytest's own: gigabytes of unpacked layers are not worth keeping."""
     with tempfile.TemporaryDirectory(prefix="cacheproxy-e2e-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
-        _unmount_below(folder)
 
 
 @pytest.fixture(scope="session")
@@ -56,14 +57,21 @@ def library(scratch: Path) -> images.Library:
 def folder(scratch: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as made:
         yield Path(made)
-        _unmount_below(made)
 
 
-def _unmount_below(folder: str) -> None:
-    """An engine that had to be killed leaves mounts behind."""
-    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for point in reversed([point for point in points if point.startswith(folder + "/")]):
-        subprocess.run(["umount", "--lazy", point], check=False, timeout=10)
+@pytest.fixture(scope="session")
+def memory(scratch: Path) -> Iterator[Path]:
+    """A disk for clients: containerd syncs what it unpacks, which on a real one takes ten times as long."""
+    with memory_disk(scratch / "memory", CLIENT_BYTES) as disk:
+        yield disk
+
+
+@pytest.fixture
+def client_folder(memory: Path) -> Iterator[Path]:
+    """For one client's store."""
+    with tempfile.TemporaryDirectory(dir=memory, ignore_cleanup_errors=True) as made:
+        yield Path(made)
+        unmount_below(Path(made))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -74,16 +82,17 @@ def pytest_runtest_makereport(
     if report.when == "call" and isinstance(item, pytest.Function):
         if report.passed and hasattr(item, "callspec"):
             item.config.stash[RAN].add(str(item.callspec.params.get("client")))
-        folder = item.funcargs.get("folder")
-        if report.failed and isinstance(folder, Path):
-            report.sections += _logs(folder)
+        folders = (item.funcargs.get(name) for name in ("folder", "client_folder"))
+        if report.failed:
+            report.sections += [
+                section for folder in folders if isinstance(folder, Path) for section in _logs(folder)
+            ]
     return report
 
 
 def _logs(folder: Path) -> list[tuple[str, str]]:
-    return [
-        (f"{log.name} of {log.parent.name}", log.read_text()[-LOG_TAIL:]) for log in folder.glob("*/*.log")
-    ]
+    logs = (*folder.glob("*.log"), *folder.glob("*/*.log"))
+    return [(f"{log.name} in {log.parent.name}", log.read_text()[-LOG_TAIL:]) for log in logs]
 
 
 def _clients_that_ran(config: pytest.Config) -> set[str]:

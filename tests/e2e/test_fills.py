@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.disks import fill_up, memory_disk
 from tests.e2e.programs import environment, installed
 from tests.e2e.servers import Daemon, OriginProcess, daemon, origin
 
@@ -82,32 +81,9 @@ def test_32_clients_of_one_cold_layer_are_one_transfer(folder: Path) -> None:
         assert [transfer["sent"] for transfer in transfers] == [256 * MIB]
 
 
-@contextmanager
-def small_disk(point: Path, size: int) -> Iterator[Path]:
-    """A file system of its own with so many bytes."""
-    point.mkdir(parents=True)
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "cacheproxy-e2e", point], check=True, timeout=10
-    )
-    try:
-        yield point
-    finally:
-        subprocess.run(["umount", "--lazy", point], check=True, timeout=10)
-
-
-def fill_up(disk: Path) -> Path:
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(64 << 10))
-        except OSError:
-            return filler
-
-
 def test_blob_larger_than_the_disk_passes_through(folder: Path) -> None:
     with (
-        small_disk(folder / "disk", 24 * MIB) as disk,
+        memory_disk(folder / "disk", 24 * MIB) as disk,
         origin(folder / "origin", "--image", "a/large:1=64MiB", "--image", "a/small:1=1MiB") as upstream,
         daemon(folder / "daemon", upstream.url, storage=f'blobs = "{disk}"') as cache,
     ):
@@ -121,7 +97,7 @@ def test_blob_larger_than_the_disk_passes_through(folder: Path) -> None:
 
 def test_full_disk_passes_through_and_heals_when_there_is_room(folder: Path) -> None:
     with (
-        small_disk(folder / "disk", 24 * MIB) as disk,
+        memory_disk(folder / "disk", 24 * MIB) as disk,
         origin(folder / "origin", "--blob-size", "2MiB") as upstream,
         daemon(folder / "daemon", upstream.url, storage=f'blobs = "{disk}"') as cache,
     ):

@@ -28,18 +28,14 @@ def assert_fetched_once(upstream: Distribution, client: Client, library: Library
     assert client.takes_all_platforms or not library.other_platform & set(reads)
 
 
-def start_folder(folder: Path, name: str) -> Path:
-    made = folder / name
-    made.mkdir()
-    return made
-
-
 @pytest.mark.parametrize("client", CLIENTS)
-def test_pulls_cold_then_warm_then_without_upstream(client: str, library: Library, folder: Path) -> None:
+def test_pulls_cold_then_warm_then_without_upstream(
+    client: str, library: Library, folder: Path, client_folder: Path
+) -> None:
     with (
         distribution(library.store, folder / "upstream") as upstream,
         daemon(folder / "daemon", upstream.url) as cache,
-        CLIENTS[client](start_folder(folder, client), cache.host) as puller,
+        CLIENTS[client](client_folder, cache.host) as puller,
     ):
         pull_all(puller, library)
         assert_fetched_once(upstream, puller, library)
@@ -55,12 +51,14 @@ def test_pulls_cold_then_warm_then_without_upstream(client: str, library: Librar
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_pulls_through_a_chain_of_two_daemons(client: str, library: Library, folder: Path) -> None:
+def test_pulls_through_a_chain_of_two_daemons(
+    client: str, library: Library, folder: Path, client_folder: Path
+) -> None:
     with (
         distribution(library.store, folder / "upstream") as upstream,
         daemon(folder / "far", upstream.url) as far,
         daemon(folder / "near", far.url) as near,
-        CLIENTS[client](start_folder(folder, client), near.host) as puller,
+        CLIENTS[client](client_folder, near.host) as puller,
     ):
         pull_all(puller, library)
         assert_fetched_once(upstream, puller, library)
@@ -71,12 +69,14 @@ def test_pulls_through_a_chain_of_two_daemons(client: str, library: Library, fol
         pull_all(puller, library)
 
 
-def test_expired_tag_is_served_with_a_warning_while_upstream_is_gone(library: Library, folder: Path) -> None:
+def test_expired_tag_is_served_with_a_warning_while_upstream_is_gone(
+    library: Library, folder: Path, client_folder: Path
+) -> None:
     expired = 'fresh = [{ tags = "**", for = "0s" }]'
     with (
         distribution(library.store, folder / "upstream") as upstream,
         daemon(folder / "daemon", upstream.url, options=expired) as cache,
-        CLIENTS["crane"](start_folder(folder, "crane"), cache.host) as crane,
+        CLIENTS["crane"](client_folder, cache.host) as crane,
     ):
         pull_all(crane, library)
         end(upstream.process)

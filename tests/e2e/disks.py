@@ -1,0 +1,40 @@
+"""File systems in memory: small ones to fill up, and a quick one for clients that sync all they unpack."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def memory_disk(point: Path, size: int) -> Iterator[Path]:
+    """A file system of at most `size` bytes at `point`, with all below it unmounted on the way out."""
+    point.mkdir(parents=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "cacheproxy-e2e", point], check=True, timeout=10
+    )
+    try:
+        yield point
+    finally:
+        unmount_below(point)
+        subprocess.run(["umount", "--lazy", point], check=True, timeout=10)
+
+
+def unmount_below(folder: Path) -> None:
+    """An engine that had to be killed leaves mounts behind."""
+    points = [Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed([point for point in points if folder in point.parents]):
+        subprocess.run(["umount", "--lazy", point], check=False, timeout=10)
+
+
+def fill_up(disk: Path) -> Path:
+    """A file that takes all the room there was."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(64 << 10))
+        except OSError:
+            return filler
