@@ -78,7 +78,8 @@ class RequestBody:
         self._clean = True
         self.finished = False
         """The whole body was read."""
-        self._feed(rest)
+        if rest:  # nothing at all would mean to h11 that the client has ended
+            self._feed(rest)
         if self._declared == 0:
             self._event()
 

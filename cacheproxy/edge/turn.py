@@ -76,7 +76,7 @@ class Turn:
             now = trio.current_time()
             self._record(now)
         wire.expect(Phase.IDLE, now + self._edge.limits.idle)
-        return self._keep
+        return self._keep and not self._edge.draining
 
     def _record(self, now: float) -> None:
         exchange, wire = self._exchange, self._wire
