@@ -25,6 +25,7 @@ from bench.report import Results
 from bench.servers import Server, direct, started
 
 DOCUMENT = tools.REPOSITORY / "docs" / "benchmarks.md"
+OURS = ("ours", "single")
 IDLE = 0.5
 """Load average above which the numbers are not to be trusted."""
 RUN_WITHIN = 1800
@@ -66,6 +67,8 @@ class Benchmark:
             try:
                 self.servers[name] = stack.enter_context(started(PEERS[name], folder / name, source))
             except (BenchError, OSError) as error:
+                if name in OURS:
+                    raise
                 self._fail("start-up", name, error)
 
     def _warm_all(self, run: Run) -> None:
@@ -134,12 +137,15 @@ def main(only: list[str], peers: list[str], quick: bool, write: bool) -> None:
         say(f"the machine is not idle (load {os.getloadavg()[0]:.1f}): do not trust these numbers")
     scale = QUICK if quick else FULL
     benchmark = Benchmark([LINES[name] for name in only], set(peers), scale)
-    benchmark.run()
+    try:
+        benchmark.run()
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
     results = benchmark.results()
     print(f"\n{report.bars_table(results)}\n\n{report.tables(results)}")
     if write:
         DOCUMENT.write_text(report.document(results, scale.rounds))
-    sys.exit(any(server in {"ours", "single"} for _, server in benchmark.failed))
+    sys.exit(any(server in OURS for _, server in benchmark.failed))
 
 
 if __name__ == "__main__":

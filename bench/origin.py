@@ -18,6 +18,8 @@ REPOSITORY = "bench/image"
 QUIET = 0.25
 """Seconds without another byte after which a transfer that nobody reads any more counts as over."""
 QUIET_WITHIN = 30.0
+LATE = 0.02
+"""Seconds without another request after which those of a load that has ended count as come in."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,13 @@ class Origin:
         self._call("POST", "/_set", {"rate": rate})
 
     def reset(self) -> None:
-        self._call("POST", "/_reset")
+        """Count from nothing, once the requests of the load before have come in."""
+        deadline = time.monotonic() + QUIET_WITHIN
+        while True:
+            self._call("POST", "/_reset")
+            time.sleep(LATE)
+            if not self.counts().requests or time.monotonic() > deadline:
+                return
 
     def counts(self) -> Counts:
         seen = self._call("GET", "/_seen")
