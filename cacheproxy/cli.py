@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,19 @@ def serve(file: Path | None) -> None:
     config = _load(file)
     # Imported only here: the other commands start without the network stack.
     from cacheproxy import app
+    from cacheproxy.edge.listeners import ListenError
+    from cacheproxy.store.errors import StoreError
 
-    app.run(config)
+    failures: list[BaseException] = []
+    try:
+        app.run(config)
+    except* (OSError, ListenError, StoreError) as group:
+        # What a person can mend is told in a line; anything else is a fault of ours, and keeps its traceback.
+        failures.extend(_leaves(group))
+    for failure in failures:
+        click.echo(f"cacheproxy: {failure}", err=True)
+    if failures:
+        sys.exit(1)
 
 
 @main.command("check-config")
@@ -42,6 +54,15 @@ def check_config(file: Path | None) -> None:
     """Say what a configuration means, or everything that is wrong with it."""
     for line in _summary(_load(file)):
         click.echo(line)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions that a group is made of."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _load(file: Path | None) -> Config:
