@@ -39,7 +39,7 @@ def range_header(start: int, stop: int | None) -> str | None:
 
 
 def opened(answer: Answer, endpoint: int, *, ranged: bool) -> BlobStream:
-    """The stream behind the head of a 200 or 206. Raises UpstreamError PROTOCOL if the head makes no sense."""
+    """The stream behind the head of a 200 or 206. Raises UpstreamError PROTOCOL for a head without sense."""
     headers = answer.headers
     start, total = (0, answer.length) if answer.status == 200 else _part(answer, ranged=ranged)
     etag = headers.get("etag", "")

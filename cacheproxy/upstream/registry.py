@@ -1,7 +1,7 @@
 """The client of one upstream registry: the reading half of the distribution specification.
 
-Everything that fails is an UpstreamError. What is believed is proven: a manifest's digest is that of the bytes
-that came, whatever the upstream's headers say.
+Everything that fails is an UpstreamError. What is believed is proven: the digest of a manifest is that of the
+bytes that came, whatever the headers say.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Registry:
     async def head_manifest(
         self, repository: str, reference: Digest | str, *, patience: float | None = None
     ) -> Head:
-        """What the reference means upstream now. `patience`: seconds for all of it; None: the settings' limit."""
+        """What the reference means upstream now. `patience` is seconds, for all of it."""
         deadline = self._deadline(patience)
 
         async def read(answer: Answer) -> Head | None:
