@@ -247,6 +247,8 @@ async def test_a_client_that_does_not_end_its_side_is_not_waited_for(
     await client.get("/", "Connection: close")
     assert await client.ended()
     await client.send(b"still here")
-    await trio.sleep(5)
+    await trio.sleep(3)
+    await client.send(b"answered with a reset")
+    await trio.sleep(1)
     with pytest.raises(trio.BrokenResourceError):
         await client.send(b"still here")
