@@ -85,8 +85,8 @@ class Routes:
     def resolve(self, name: str, ns: str | None, host: str) -> Target:
         """What a request for `name`, with this `ns` (None: without) and this Host, means.
 
-        Raises OCIError NAME_UNKNOWN (404), or NAME_INVALID (400) where an explicitly named upstream is asked for
-        what cannot be a repository's name (a segment with a port).
+        Raises OCIError NAME_UNKNOWN (404), or NAME_INVALID (400) where an upstream is named and what it is
+        asked for cannot be a repository's name (a segment with a port).
         """
         if ns is not None and ns.lower() not in self._own_hosts:
             return self._by_ns(name, ns)
@@ -106,7 +106,7 @@ class Routes:
         if leading is None:
             return _target(route, name, Via.NS, ns)
         if leading is not route:
-            raise _unknown(name, f"ns is {ns}, but the path begins with another upstream's name, {leading.prefix}")
+            raise _unknown(name, f"ns is {ns}, but the path begins with what means {leading.prefix}")
         return _target(route, rest, Via.NS, ns)
 
     def _by_host(self, host: str) -> UpstreamRoute | None:
