@@ -1,7 +1,7 @@
 """A store of cached images as months of pulls would leave it, for the line that starts over one.
 
-`python -m bench.store CONFIG IMAGES` fills the state that a configuration names. The rows go through the
-store's own API; the blobs are sparse files of the right names and sizes, for nobody reads them.
+`python -m bench.store CONFIG IMAGES` fills the database that a configuration names, through the store's own
+API. The files of the blobs are left out, for nobody asks for them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cacheproxy.store.sqlite import SQLite
 OCI = "application/vnd.oci.image"
 PER_REPOSITORY = 100
 """Images of one repository: they share their three lowest layers."""
-LAYER = 10 << 20
+LAYER = 1 << 20
 
 
 def _descriptor(kind: str, size: int, *named: object) -> dict[str, object]:
@@ -56,22 +56,12 @@ def images(count: int) -> Iterator[tuple[str, str, bytes, ParsedManifest]]:
         yield f"docker.io/library/image-{repository}", f"v{tag}", body, parse(body, f"{OCI}.manifest.v1+json")
 
 
-def _place(root: Path, digest: Digest, size: int) -> str:
-    """The location of a blob's first generation, after making its file."""
-    location = f"blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}.1"
-    path = root / location
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.truncate(size)
-    return location
-
-
-async def _record(records: Records, root: Path, image: tuple[str, str, bytes, ParsedManifest]) -> None:
+async def _record(records: Records, image: tuple[str, str, bytes, ParsedManifest]) -> None:
     repository, tag, body, parsed = image
     now = time.time()
     await records.record_image(repository, "docker.io", Digest.of(body), body, parsed, now, tag)
     for blob in parsed.blobs:
-        location = _place(root, blob.digest, blob.size)
+        location = f"blobs/{blob.digest.algorithm}/{blob.digest.hex[:2]}/{blob.digest.hex}.1"
         await records.record_blob(blob.digest, blob.size, location, 1, now)
 
 
@@ -85,7 +75,7 @@ async def fill(config: Path, count: int) -> None:
         while batch := list(islice(waiting, 256)):
             async with trio.open_nursery() as nursery:
                 for image in batch:
-                    nursery.start_soon(_record, records, storage.blobs, image)
+                    nursery.start_soon(_record, records, image)
 
 
 if __name__ == "__main__":
