@@ -15,8 +15,8 @@ from cacheproxy.core.errors import OCIError
 from cacheproxy.core.name import parse_digest, parse_reference, parse_requested
 from cacheproxy.core.percent import decode
 
-READ = ("GET", "HEAD")
-"""What an operation takes that changes nothing."""
+METHODS = ("GET", "HEAD")
+"""What each operation takes. A pull-through cache changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,6 @@ class Route:
     make: Callable[[str, str], Operation]
     """Of name and last segment; raises OCIError where the latter is not well-formed."""
     last: Callable[[Any], str]
-    methods: tuple[str, ...] = READ
 
 
 def _tags(name: str, last: str) -> Tags:
@@ -148,14 +147,8 @@ def path(operation: Operation) -> str:
     return f"/v2/{operation.name}/{route.noun}/{route.last(operation)}"
 
 
-def methods(operation: Operation) -> tuple[str, ...]:
-    """What it can be asked with; all else is 405 with these in Allow."""
-    route = ROUTES.get(type(operation))
-    return READ if route is None else route.methods
-
-
-def name_of(operation: Operation) -> str:
-    """The repository it is about, as asked for. Raises OCIError UNSUPPORTED (404) for what is about none."""
-    if isinstance(operation, Ping | Catalog):
-        raise OCIError("UNSUPPORTED", "the list of all repositories is not served", status=404)
-    return operation.name
+def check_method(method: str) -> None:
+    """Raises OCIError UNSUPPORTED (405) with Allow."""
+    if method not in METHODS:
+        allow = ", ".join(METHODS)
+        raise OCIError("UNSUPPORTED", f"this is read with {allow}", headers=(("Allow", allow),))
