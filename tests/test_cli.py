@@ -31,6 +31,12 @@ def serving(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], None]) -> N
     monkeypatch.setattr(app, "run", run)
 
 
+def python(*arguments: str) -> str:
+    """What it prints, in a process of its own."""
+    argv = [sys.executable, *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
 def test_check_config_says_what_a_file_means(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(
@@ -152,10 +158,7 @@ def test_the_version_is_the_packages() -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cacheproxy", "--help"], capture_output=True, text=True, check=True, timeout=30
-    )
-    assert "check-config" in done.stdout
+    assert "check-config" in python("-m", "cacheproxy", "--help")
 
 
 def test_checking_a_configuration_needs_no_network_stack() -> None:
@@ -163,7 +166,4 @@ def test_checking_a_configuration_needs_no_network_stack() -> None:
         "import sys; from cacheproxy.cli import main; from cacheproxy import config; config.load(None, {});"
         "print(sorted({'httpx', 'trio', 'apsw', 'h11'} & sys.modules.keys()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
-    )
-    assert done.stdout == "[]\n"
+    assert python("-c", program) == "[]\n"

@@ -83,9 +83,7 @@ UNIT = ROOT / "systemd" / "cacheproxy.service"
 
 
 def test_the_unit_hands_over_what_the_daemon_asks_for() -> None:
-    settings = dict(
-        line.split("=", 1) for line in UNIT.read_text().splitlines() if re.match(r"[A-Z]\w+=", line)
-    )
+    settings = dict(re.findall(r"(?m)^([A-Z]\w+)=(.*)$", UNIT.read_text()))
     assert settings["Type"] == "notify"
     assert settings["StateDirectory"] == "cacheproxy"
     assert settings["ExecStart"].endswith("cacheproxy serve --config /etc/cacheproxy/cacheproxy.toml")
