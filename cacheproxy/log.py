@@ -43,7 +43,6 @@ def configure(settings: Log, descriptor: int = STANDARD_ERROR) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
         logger_factory=lambda: _Logger(descriptor),
-        cache_logger_on_first_use=True,
     )
 
 
