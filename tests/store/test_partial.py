@@ -147,6 +147,21 @@ def test_checkpoint_syncs_the_data_before_it_is_journaled(
     assert events == [("data", before), ("journal", before + line)]
 
 
+def test_first_checkpoint_makes_the_names_last(partial: Partial, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def record(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    partial.checkpoint([(0, 3)])
+    assert synced == ["partial"]
+    partial.checkpoint([(0, 6)])
+    assert synced == ["partial"]
+
+
 def test_checkpoint_journals_only_what_is_new(partial: Partial, log: Path) -> None:
     partial.checkpoint([(0, 10), (20, 30)])
     size = log.stat().st_size

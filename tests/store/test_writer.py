@@ -250,12 +250,15 @@ async def test_close_commits_what_is_queued_even_when_cancelled(gate: Gate, path
     writer = Writer(cast("apsw.Connection", gate))
     gate.open.clear()
     async with trio.open_nursery() as nursery:
-        for x in range(20):
-            nursery.start_soon(writer.run, insert(x))
+        nursery.start_soon(writer.run, insert(0))
         await held(gate)
+        for x in range(1, 20):
+            nursery.start_soon(writer.run, insert(x))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(writer.aclose)
+        await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
         gate.open.set()
-        await writer.aclose()
     assert rows(path) == list(range(20))
     with pytest.raises(StoreSuspect, match="closed"):
         await writer.run(insert(50))
