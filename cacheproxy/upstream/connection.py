@@ -126,8 +126,11 @@ class Connection:
         raise httpx.RemoteProtocolError(f"more than {_MAX_INTERIM} interim responses")
 
     async def _framed_part(self, seconds: float) -> bytes:
-        while not (data := self._framed()) and self._left is None:
-            self._feed(await self._receive(seconds))
+        with _waiting(
+            seconds, httpx.ReadTimeout, httpx.ReadError
+        ):  # one limit: framing that drips is a stall
+            while not (data := self._framed()) and self._left is None:
+                self._feed(await self._stream.receive())
         return data
 
     def _framed(self) -> bytes:

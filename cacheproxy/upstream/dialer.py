@@ -107,9 +107,7 @@ def _judge(host: str, places: Iterable[Place], gate: AddressGate) -> None:
     all."""
     for place in places:
         if not gate.judge(place.address):
-            raise AddressRefused(
-                f"{host}: address {place.address} is refused; the operator may list it as allowed"
-            )
+            raise AddressRefused(f"{host}: address {place.address} is refused; allow_addresses may list it")
 
 
 def _literal(host: str, port: int) -> list[Place]:
@@ -214,3 +212,5 @@ def _explained(host: str) -> Iterator[None]:
         raise HandshakeFailed(f"{host}: TLS handshake: {error.reason or error}") from error
     except OSError as error:
         raise httpx.ConnectError(f"{host}: {_reason(error)} during the TLS handshake") from error
+    except ValueError as error:  # from OpenSSL's reading of the name, which only a proxy has seen before
+        raise HandshakeFailed(f"{host}: not a name that a certificate could be for") from error

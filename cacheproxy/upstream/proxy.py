@@ -35,11 +35,14 @@ class Proxy:
             raise ValueError(f"a proxy is reached by http://, not {parsed.scheme}://")
         if not parsed.host or parsed.raw_path not in (b"", b"/") or parsed.fragment:
             raise ValueError("a proxy is http://host:port, without a path")
+        port = 80 if parsed.port is None else parsed.port
+        if not 0 < port < 65536:
+            raise ValueError(f"no such port: {port}")
         authorization = None
         if parsed.userinfo:
             login = f"{parsed.username}:{parsed.password}".encode()
             authorization = b"Basic " + base64.b64encode(login)
-        return cls(parsed.host, parsed.port or 80, authorization)
+        return cls(parsed.host, port, authorization)
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:

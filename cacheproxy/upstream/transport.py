@@ -89,7 +89,10 @@ class OwnedTransport(httpx.AsyncBaseTransport):
 def _origin(url: httpx.URL) -> Origin:
     if url.scheme not in _PORTS:
         raise httpx.UnsupportedProtocol(f"neither http nor https: {url.scheme!r}")
-    return Origin(url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
+    port = _PORTS[url.scheme] if url.port is None else url.port
+    if not url.raw_host or not 0 < port < 65536:  # httpx lets both pass
+        raise httpx.LocalProtocolError(f"no host, or no such port: {url.netloc!r}")
+    return Origin(url.scheme, url.raw_host.decode("ascii"), port)
 
 
 class Body(httpx.AsyncByteStream):

@@ -20,7 +20,7 @@ from tests.upstream.servers import Asked, Server, chunked, client, descriptors, 
 from tests.upstream.test_proxy import tunnelling
 
 WORKERS = 48
-SIZES = (0, 1_000, 600_000)
+SIZES = (0, 1_000, 1_000, 600_000)
 
 
 @dataclass

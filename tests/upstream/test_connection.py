@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from itertools import pairwise
 
 import h11
@@ -136,6 +137,22 @@ def test_wherever_it_is_cut_a_response_is_read_alike(cuts: list[int], name: str)
     trio.run(read)
 
 
+@given(
+    name=st.sampled_from(sorted(RESPONSES)), at=st.integers(0, 120), cut=st.integers(0, 8), junk=st.binary()
+)
+def test_whatever_is_sent_is_a_response_or_a_failure_of_the_request(
+    name: str, at: int, cut: int, junk: bytes
+) -> None:
+    method, sent, _, _ = RESPONSES[name]
+
+    async def read() -> None:
+        with suppress(httpx.TransportError):
+            _, _, connection = await exchanged(Script(sent[:at] + junk + sent[at + cut :]), method)
+            connection.reusable()
+
+    trio.run(read)
+
+
 async def test_the_request_is_one_write() -> None:
     stream = Script(reply())
     connection = Connection(stream)
@@ -246,6 +263,14 @@ async def test_a_body_may_take_as_long_as_it_moves(autojump_clock: trio.testing.
     _, body, _ = await exchanged(Script(reply(b"x" * 100)[:-100], *[b"x"] * 100, every=4.0))
     assert len(body) == 100
     assert trio.current_time() > 300
+
+
+async def test_chunks_whose_framing_drips_are_a_stall(autojump_clock: trio.testing.MockClock) -> None:
+    drip = Script(chunked(), *[b"0"] * 60, every=1.0)
+    drip.pieces[0] = drip.pieces[0].removesuffix(b"0\r\n\r\n")
+    with pytest.raises(httpx.ReadTimeout):
+        await exchanged(drip)
+    assert trio.current_time() < 10
 
 
 @pytest.mark.parametrize("sent", [reply(b"abc")[:-1], chunked(b"abc")[:-5]])

@@ -84,6 +84,12 @@ async def test_the_targets_certificate_is_checked_in_the_tunnel(proxy: Server) -
             await session.get("https://other.example/v2/")
 
 
+@pytest.mark.parametrize("host", [".registry.example", f"{'a' * 64}.example"])
+async def test_a_name_that_no_certificate_can_be_for_is_a_failure_of_tls(proxy: Server, host: str) -> None:
+    with pytest.raises(HandshakeFailed):
+        await dialer(proxy=proxy.url).dial("https", host, 443, 5.0)
+
+
 async def test_http_goes_in_absolute_form(proxy: Server) -> None:
     async with through(proxy) as session:
         response = await session.get("http://registry.example:5000/v2/a?n=1")
@@ -197,6 +203,8 @@ def test_a_proxy_is_a_host_and_a_port(url: str, host: str, port: int) -> None:
         "http://proxy.example/?q",
         "http://proxy.example/#f",
         "http://proxy.example:notaport",
+        "http://proxy.example:0",
+        "http://proxy.example:65536",
         "http://anna:s3cret@",
     ],
 )

@@ -229,6 +229,12 @@ async def test_another_scheme_is_refused(session: httpx.AsyncClient) -> None:
         await session.get("ftp://registry.example/")
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:65536/", "http://127.0.0.1:0/", "https:///v2/"])
+async def test_a_url_that_leads_nowhere_is_a_failure_of_the_request(url: str) -> None:
+    with pytest.raises(httpx.LocalProtocolError):
+        await OwnedTransport(dialer()).handle_async_request(httpx.Request("GET", url))
+
+
 async def test_a_header_that_would_break_the_request_is_refused(
     nursery: trio.Nursery, session: httpx.AsyncClient
 ) -> None:
