@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial as bind
 
 import structlog
 import trio
@@ -25,7 +26,7 @@ from cacheproxy.api.operations import OperatorDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.config import Config
 from cacheproxy.edge.limits import Limits
-from cacheproxy.edge.listeners import open_listeners
+from cacheproxy.edge.listeners import describe, open_listeners
 from cacheproxy.edge.message import Application, Exchange, Log
 from cacheproxy.edge.server import serve
 from cacheproxy.registry.blobs import Blobs, DiskShelf
@@ -130,17 +131,12 @@ async def _stores(config: Config) -> AsyncIterator[Stores]:
 @asynccontextmanager
 async def _upstreams(config: Config, via: str) -> AsyncIterator[dict[str, Registry]]:
     """No upstream is contacted here: the daemon starts, and serves what it has, when all of them are down."""
-    registries: dict[str, Registry] = {}
-    async with trio.open_nursery() as nursery:
-        try:
-            for upstream in config.upstreams:
-                settings = wiring.upstream_settings(upstream, via)
-                registries[upstream.prefix] = await wiring.open_registry(settings, nursery)
-            yield registries
-        finally:
-            for registry in registries.values():
-                await registry.aclose()
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as renewals:
+        yield {
+            upstream.prefix: await wiring.open_registry(wiring.upstream_settings(upstream, via), renewals)
+            for upstream in config.upstreams
+        }
+        renewals.cancel_scope.cancel()
 
 
 async def _space(config: Config, stores: Stores) -> Space:
@@ -188,27 +184,29 @@ async def _serve(
     if written is not None:
         background.start_soon(written.run)
     observe = _observer(Meter(), written or request_log.unlogged)
-    listeners = await open_listeners(config.server.listen)
-    metrics = await open_listeners([config.server.metrics])
+    listeners = await trio.to_thread.run_sync(open_listeners, config.server.listen)
+    metrics = await trio.to_thread.run_sync(open_listeners, (config.server.metrics,))
+    bound = {
+        "listen": [describe(listener) for listener in listeners],
+        "metrics": [describe(listener) for listener in metrics],
+    }
     closed = trio.Event()
-    proxies = config.server.trusted_proxies
+    operate = bind(serve, metrics, operators, limits=Limits(), log=request_log.unlogged, drain=closed)
     async with trio.open_nursery() as doors:
-        await doors.start(
-            lambda task_status: serve(
-                metrics,
-                operators,
-                limits=Limits(),
-                trusted_proxies=(),
-                log=request_log.unlogged,
-                drain=closed,
-                task_status=task_status,
-            )
+        await doors.start(operate)
+        log.info(
+            "serving", upstreams=len(config.upstreams), **{door: " ".join(bound[door]) for door in bound}
         )
-        bound = {"listen": list(config.server.listen), "metrics": [config.server.metrics]}
-        log.info("serving", upstreams=len(config.upstreams), **{k: ", ".join(v) for k, v in bound.items()})
-        systemd.ready(f"serving on {', '.join(config.server.listen)}")
+        systemd.ready(f"serving on {' '.join(bound['listen'])}")
         task_status.started(bound)
-        await serve(listeners, clients, limits=Limits(), trusted_proxies=proxies, log=observe, drain=drain)
+        await serve(
+            listeners,
+            clients,
+            limits=Limits(),
+            trusted_proxies=config.server.trusted_proxies,
+            log=observe,
+            drain=drain,
+        )
         closed.set()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+
+import trio
 
 from cacheproxy import config as c
 from cacheproxy.core.access import Access, Grant
@@ -11,6 +14,18 @@ from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.registry.fill import FillRules
 from cacheproxy.upstream import settings as s
+from cacheproxy.upstream.credentials import read_secret
+from cacheproxy.upstream.dialer import Dialer
+from cacheproxy.upstream.gate import AddressGate
+from cacheproxy.upstream.proxy import Proxy
+from cacheproxy.upstream.registry import Registry
+from cacheproxy.upstream.tls import client_context
+from cacheproxy.upstream.transport import OwnedTransport
+
+
+class CannotStart(Exception):
+    """What the configuration names cannot be used; the message says what, and where it is named."""
+
 
 LATEST_FRESH = 300.0
 FRESH = 3600.0
@@ -65,6 +80,26 @@ def upstream_settings(upstream: c.Upstream, via: str) -> s.UpstreamSettings:
         connections=upstream.connections,
         via=via,
     )
+
+
+async def open_registry(settings: s.UpstreamSettings, nursery: trio.Nursery) -> Registry:
+    """A client of the upstream, which is not contacted. Raises CannotStart, CredentialsFailed."""
+    context = await _tls(settings)
+    proxy = None if settings.proxy is None else Proxy.parse(settings.proxy)
+    dialer = Dialer(AddressGate(settings.allow_addresses), context, proxy=proxy)
+    return Registry(settings, OwnedTransport(dialer, max_idle=2 * settings.connections), nursery)
+
+
+async def _tls(settings: s.UpstreamSettings) -> ssl.SSLContext:
+    ours = settings.client_certificate
+    key = None if ours is None or ours.key is None else (await read_secret(ours.key)).encode()
+    certificate = None if ours is None else ours.certificate
+    try:
+        return await trio.to_thread.run_sync(client_context, settings.ca, certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise CannotStart(
+            f"upstream {settings.name}: ca or client_certificate cannot be used: {error}"
+        ) from error
 
 
 def _certificate(section: c.ClientCertificate | None) -> s.ClientCertificate | None:

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
 NOSNIFF = ("X-Content-Type-Options", "nosniff")
 
+READS = ("GET", "HEAD")
 WRITES = frozenset({"POST", "PUT", "PATCH"})
 
 CLASSES_KEPT = 4096
@@ -91,14 +92,15 @@ class Door:
                 "UNSUPPORTED", "an upstream of this daemon is this daemon: see upstream.url", status=508
             )
         operation = ops.parse(request.path)
-        _allow(request.method, operation)
+        _allow(request.method)
         mask = self._class_of(request.peer)
         if isinstance(operation, ops.Ping):
             self._admit(request, mask, None)
             return ping()
+        if isinstance(operation, ops.Catalog):
+            raise OCIError("UNSUPPORTED", "a pull-through cache has no list of repositories", status=404)
         query = parse_query(request.query)
-        namespace = (query.get("ns") or [None])[0]
-        target = self._routes.resolve(ops.name_of(operation), ns=namespace, host=request.host)
+        target = self._routes.resolve(operation.name, _namespace(query, request.host), request.host)
         self._admit(request, mask, target.repository)
         response = await self._pull(operation, target, request, query, mask)
         response.upstream = target.upstream
@@ -163,14 +165,20 @@ class Door:
         return known
 
 
-def _allow(method: str, operation: ops.Operation) -> None:
-    allowed = ops.methods(operation)
-    if method in allowed:
+def _allow(method: str) -> None:
+    """Raises OCIError for a method that would change something, or means nothing here."""
+    if method in READS:
         return
-    headers = (("Allow", ", ".join(allowed)),)
+    headers = (("Allow", ", ".join(READS)),)
     if method in WRITES:
         raise OCIError("DENIED", "nothing can be pushed here: this is a pull-through cache", headers=headers)
-    raise OCIError("UNSUPPORTED", f"{method} is not supported here", status=405, headers=headers)
+    raise OCIError("UNSUPPORTED", f"{method} is not supported here", headers=headers)
+
+
+def _namespace(query: dict[str, list[str]], host: str) -> str | None:
+    """The registry that `ns` names; one that is ourselves, as the client sees us, says nothing."""
+    namespace = (query.get("ns") or [None])[0]
+    return None if namespace is not None and namespace.lower() == host.lower() else namespace
 
 
 def _error(error: OCIError, request: Request) -> Response:

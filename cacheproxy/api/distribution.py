@@ -10,12 +10,11 @@ import msgspec
 from cacheproxy.core import operations as ops
 from cacheproxy.core.blob import BlobView, Span
 from cacheproxy.core.digest import Digest
-from cacheproxy.core.errors import OCIError
 from cacheproxy.core.failures import UpstreamError
 from cacheproxy.core.listing import link, page
 from cacheproxy.core.media import OCI_INDEX
 from cacheproxy.core.query import parse_n
-from cacheproxy.core.ranges import Unsatisfiable, content_range, multipart, parse_range
+from cacheproxy.core.ranges import content_range, multipart, parse_range
 from cacheproxy.core.routing import Target
 from cacheproxy.edge.message import BlobBody, Request, Response
 from cacheproxy.registry.blobs import Blobs
@@ -82,12 +81,13 @@ class Distribution:
         return response
 
     async def _tags(self, operation: ops.Tags, target: Target, request: Request, query: Query) -> Response:
-        pulled = await self._listings.tags(target)
         n, last = parse_n(query.get("n", ())), (query.get("last") or [None])[0]
+        pulled = await self._listings.tags(target)
         names_, more = page(pulled.items, n, last)
         headers: Headers = [("Content-Type", JSON), *warning_of(pulled.failure)]
         if more and n is not None and names_:
-            headers.append(("Link", link(request.path, n, names_[-1])))
+            keep = {"ns": query["ns"][0]} if "ns" in query else {}
+            headers.append(("Link", link(request.path, n, names_[-1], keep)))
         body = msgspec.json.encode({"name": operation.name, "tags": names_})
         return Response(200, headers, body, outcome=pulled.outcome)
 
@@ -147,19 +147,12 @@ def _bytes_of(view: BlobView, request: Request, headers: Headers) -> Response:
 
 
 def _asked(request: Request, view: BlobView) -> tuple[Span, ...] | None:
-    """The spans that the request's Range names; None: all of it. Raises OCIError with 416."""
+    """The spans that the request's Range names; None: all of it. Raises Unsatisfiable."""
     wanted = request.headers.get("range")
     condition = request.headers.get("if-range")
     if wanted is None or (condition is not None and condition.strip() != f'"{view.digest}"'):
         return None
-    try:
-        return parse_range(wanted, view.size)
-    except Unsatisfiable as error:
-        raise OCIError(
-            "RANGE_INVALID",
-            f"the blob has {view.size} bytes: {error}",
-            headers=(("Content-Range", f"bytes */{view.size}"),),
-        ) from error
+    return parse_range(wanted, view.size)
 
 
 async def _first_byte(body: BlobBody) -> None:

@@ -74,7 +74,7 @@ class Blobs:
         found = await self.locate(target, digest)
         if found.row is not None and found.row.generation > 0:
             try:
-                return self._content.open(digest, found.size, found.row.location), "hit"
+                return self._content.open(digest, found.row.location, found.size), "hit"
             except BlobMissing as error:
                 log.error("stored blob is gone", digest=digest, error=str(error))  # noqa: TRY400 - an event, not a bug
                 if await self._records.forget_bytes(digest, found.row.generation):

@@ -103,10 +103,9 @@ class Listings:
             items = await fetch()
         except UpstreamError as error:
             items = entry.items if entry is not None else await own()
-            cause = error.because or error.cause
-            if not items or cause not in self._origins[target.upstream].stale.causes:
+            if not items or error.root not in self._origins[target.upstream].stale.causes:
                 raise
-            metrics.STALE.labels(target.upstream, cause.value).inc()
+            metrics.STALE.labels(target.upstream, error.root.value).inc()
             return PulledList(items, "stale", error)
         await self._scratch.put(key, msgspec.json.encode(_Entry(self._clock(), items)), KEPT)
         return PulledList(items, "miss")
@@ -150,7 +149,7 @@ class Listings:
 
     async def _own_referrers(self, target: Target, subject: Digest) -> list[dict[str, Any]]:
         return [
-            _descriptor(row.media_type, row.digest, row.size, row.artifact_type)
+            _descriptor(row.media_type, str(row.digest), row.size, row.artifact_type)
             for row in await self._records.referrers(target.repository, subject)
         ]
 

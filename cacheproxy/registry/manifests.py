@@ -20,12 +20,16 @@ from cacheproxy.registry.origin import Missing, Origin
 from cacheproxy.store.errors import StoreError
 from cacheproxy.store.records import Records
 from cacheproxy.store.rows import ImageRow, TagRow
-from cacheproxy.upstream.registry import FetchedManifest
+from cacheproxy.upstream.registry import FetchedManifest, Head
 
 log = structlog.get_logger()
 
 PATIENCE = 5.0
 """Seconds that an upstream gets to answer while something stale could be served instead."""
+
+
+_HANGING = UpstreamError(Cause.TIMEOUT, "does not answer", "")
+"""What an upstream that takes longer than PATIENCE would be accused of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,27 +112,27 @@ class Manifests:
     ) -> PulledManifest:
         """What the tag means upstream now: nothing is fetched unless it has moved."""
         self._missing.check("manifest", target.repository, tag, target.upstream)
-        stale_allowed = self._may_serve_stale(target, row, Cause.TIMEOUT)
-        patience = PATIENCE if stale_allowed else None
-        moved_to = pending or await self._head(target, tag, patience)
+        patience = PATIENCE if self._may_serve_stale(target, row, _HANGING) else None
+        head = None if pending is not None else await self._head(target, tag, patience)
+        moved_to = pending if head is None else head.digest
+        assert moved_to is not None
         if moved_to == row.digest:
             return await self._confirm(target, tag, image)
-        if moved_to is not None:
-            known = await self._records.image(target.repository, moved_to)
-            if known is not None:
-                return await self._keep(target, _as_fetched(known), tag, outcome="hit")
-            # Should its GET fail, the old image goes on being served, and the GET is all that is left to do.
-            await self._note(target, tag, row.checked, moved_to)
-        fetched = await self._get(target, moved_to or tag, patience)
-        return await self._keep(target, fetched, tag)
+        if head is not None and head.manifest is not None:
+            return await self._keep(target, head.manifest, tag)
+        known = await self._records.image(target.repository, moved_to)
+        if known is not None:
+            return await self._keep(target, _as_fetched(known), tag, outcome="hit")
+        # Should its GET fail, the old image goes on being served, and the GET is all that is left to do.
+        await self._note(target, tag, row.checked, moved_to)
+        return await self._keep(target, await self._get(target, moved_to, patience), tag)
 
-    async def _head(self, target: Target, tag: str, patience: float | None) -> Digest | None:
+    async def _head(self, target: Target, tag: str, patience: float | None) -> Head:
         try:
-            head = await self._origin(target).registry.head_manifest(target.remote, tag, patience=patience)
+            return await self._origin(target).registry.head_manifest(target.remote, tag, patience=patience)
         except UpstreamError as error:
             await self._remember(target, tag, error)
             raise
-        return head.digest
 
     async def _get(self, target: Target, reference: Digest | str, patience: float | None) -> FetchedManifest:
         self._missing.check("manifest", target.repository, reference, target.upstream)
@@ -192,22 +196,18 @@ class Manifests:
     def _decide(self, target: Target, tag: str, row: TagRow) -> object:
         return decide(_state(row), lifetime(self._origin(target).fresh, tag), self._clock())
 
-    def _may_serve_stale(self, target: Target, row: TagRow, cause: Cause) -> bool:
-        return may_serve_stale(_state(row), self._origin(target).stale, cause, self._clock())
+    def _may_serve_stale(self, target: Target, row: TagRow, error: UpstreamError) -> bool:
+        return may_serve_stale(_state(row), self._origin(target).stale, error, self._clock())
 
     def _stale_or_raise(
         self, target: Target, row: TagRow, image: ImageRow, error: UpstreamError
     ) -> PulledManifest:
-        cause = error.because or error.cause
-        if not self._may_serve_stale(target, row, cause):
+        if not self._may_serve_stale(target, row, error):
             raise error
-        metrics.STALE.labels(target.upstream, cause.value).inc()
+        cause = error.root.value
+        metrics.STALE.labels(target.upstream, cause).inc()
         log.warning(
-            "served stale",
-            repository=target.repository,
-            digest=row.digest,
-            cause=cause.value,
-            reason=str(error),
+            "served stale", repository=target.repository, digest=row.digest, cause=cause, reason=error.message
         )
         now = self._clock()
         return replace(_pulled(image, "stale", now), age=max(0.0, now - row.checked), failure=error)
@@ -225,5 +225,5 @@ def _as_fetched(image: ImageRow) -> FetchedManifest:
     return FetchedManifest(image.body, image.media_type, image.digest)
 
 
-def _shared(pulled: PulledManifest, ours: bool) -> PulledManifest:  # noqa: FBT001
+def _shared(pulled: PulledManifest, ours: bool) -> PulledManifest:
     return pulled if ours or pulled.outcome != "miss" else replace(pulled, outcome="coalesced")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,7 +48,9 @@ class Stream(Protocol):
     @property
     def etag(self) -> str | None: ...
     @property
-    def chunks(self) -> AsyncGenerator[bytes, None]: ...
+    def chunks(self) -> AsyncIterator[bytes]:
+        """May be left half-way."""
+        ...
 
 
 class Upstream(Protocol):
@@ -200,13 +202,12 @@ async def _pour(
 ) -> None:
     # An upstream without ranges starts from 0 again: what is here already is passed over.
     surplus = claim.position - stream.start
-    async with aclosing(stream.chunks) as chunks:
-        async for chunk in chunks:
-            fresh = chunk[surplus:] if surplus else chunk
-            surplus = max(0, surplus - len(chunk))
-            if fresh:
-                # Bytes over the end (of the blob, or of a claim that was split) are left on the wire.
-                await deliver(fresh if len(fresh) <= claim.left else fresh[: claim.left])
-            if claim.left <= 0:
-                return
+    async for chunk in stream.chunks:
+        fresh = chunk[surplus:] if surplus else chunk
+        surplus = max(0, surplus - len(chunk))
+        if fresh:
+            # Bytes over the end (of the blob, or of a claim that was split) are left on the wire.
+            await deliver(fresh if len(fresh) <= claim.left else fresh[: claim.left])
+        if claim.left <= 0:
+            return
     raise candidate.failed(Cause.CONNECT, f"ended the blob {claim.left} bytes early", stream.status)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -34,25 +34,26 @@ class Answer:
     error_at_once: UpstreamError | None = None
     sent: int = 0
 
-    @property
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        return self._chunks()
-
     pace: Callable[[int], float] = lambda _: 0.0
     chunk: int = 64 << 10
 
-    async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        while self.sent < len(self.body):
-            part = self.body[self.sent : self.sent + self.chunk]
-            if self.breaks_after is not None:
-                part = part[: self.breaks_after - self.sent]
-            if not part:
-                break
+    @property
+    def chunks(self) -> Answer:
+        return self
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        stop = min(self.sent + self.chunk, len(self.body))
+        part = self.body[self.sent : stop if self.breaks_after is None else min(stop, self.breaks_after)]
+        if part:
             await trio.sleep(self.pace(len(part)))
             self.sent += len(part)
-            yield part
+            return part
         if self.error is not None:
             raise self.error
+        raise StopAsyncIteration
 
 
 @dataclass
@@ -66,6 +67,8 @@ class FakeUpstream:
     faults: list[Fault] = field(default_factory=list)
     """Taken one an answer, in order."""
     answers: list[Answer] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
     chunk: int = 64 << 10
 
     @property
@@ -120,7 +123,12 @@ class FakeUpstream:
         self.answers.append(answer)
         if answer.error_at_once is not None:
             raise answer.error_at_once
-        yield answer
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            yield answer
+        finally:
+            self.at_once -= 1
 
 
 def breaks_after(count: int, cause: Cause = Cause.CONNECT) -> Fault:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from cacheproxy.api.ready import Key, ReadyAnswers
+from cacheproxy.edge.message import Ready
+
+KEY: Key = (1, "GET", "cache.example", "/v2/a/manifests/latest")
+ANSWER = Ready(b"HTTP/1.1 200 OK\r\n", b"body", "hit", "hub")
+
+
+def other(n: int) -> Key:
+    return (1, "GET", "cache.example", f"/v2/a/manifests/{n}")
+
+
+def test_an_answer_is_given_until_its_time() -> None:
+    answers = ReadyAnswers()
+    answers.put(KEY, ANSWER, until=10)
+    assert answers.get(KEY, 9.9) is ANSWER
+
+
+def test_an_answer_is_forgotten_at_its_time() -> None:
+    answers = ReadyAnswers()
+    answers.put(KEY, ANSWER, until=10)
+    assert answers.get(KEY, 10) is None
+    assert answers.get(KEY, 0) is None
+
+
+def test_another_access_class_does_not_see_it() -> None:
+    answers = ReadyAnswers()
+    answers.put(KEY, ANSWER, until=10)
+    assert answers.get((2, *KEY[1:]), 0) is None
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    answers = ReadyAnswers(capacity=3000)
+    for n in range(3):
+        answers.put(other(n), Ready(b"", bytes(400), "hit", "hub"), until=10)
+    answers.get(other(0), 0)
+    answers.put(other(3), Ready(b"", bytes(400), "hit", "hub"), until=10)
+    assert [answers.get(other(n), 0) is not None for n in range(4)] == [True, False, True, True]
+
+
+def test_putting_again_counts_once() -> None:
+    answers = ReadyAnswers(capacity=3000)
+    for _ in range(100):
+        answers.put(KEY, ANSWER, until=10)
+    assert answers.get(KEY, 0) is ANSWER
+
+
+def test_cleared_answers_are_gone() -> None:
+    answers = ReadyAnswers()
+    answers.put(KEY, ANSWER, until=10)
+    answers.clear()
+    assert answers.get(KEY, 0) is None
