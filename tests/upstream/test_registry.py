@@ -12,6 +12,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.core.manifest import MAX_MANIFEST
 from cacheproxy.core.media import ACCEPT, OCI_INDEX, OCI_MANIFEST
+from cacheproxy.upstream.blobstream import BlobStream
 from cacheproxy.upstream.registry import Registry
 from cacheproxy.upstream.settings import FileSecret, FixedLogin
 from tests.origin import Framing, Origin, faults
@@ -114,7 +115,7 @@ async def test_what_is_not_there_is_missing(origin: Origin) -> None:
         assert await cause(client.get_manifest("a/b", ABSENT)) is Cause.MISSING
         assert await cause(client.head_blob("a/b", ABSENT)) is Cause.MISSING
         assert await cause(blob(client, ABSENT)) is Cause.MISSING
-        assert await cause(client.list_tags("a/b")) is Cause.MISSING
+        assert await cause(client.list_tags("not/there")) is Cause.MISSING
 
 
 @pytest.mark.parametrize("size", [MAX_MANIFEST, MAX_MANIFEST + 1])
@@ -188,11 +189,10 @@ async def test_part_of_a_blob_comes_by_range(
 
 
 async def test_origin_without_ranges_says_so(origin: Origin) -> None:
-    digest = origin.add_blob(DATA)
+    digest = Digest(origin.add_blob(DATA))
     origin.ranges = False
-    async with registry(origin) as client:
-        async with client.open_blob("a/b", Digest(digest), endpoint=0, start=5) as stream:
-            assert (stream.status, stream.start, stream.ranges) == (200, 0, False)
+    async with registry(origin) as client, client.open_blob("a/b", digest, endpoint=0, start=5) as stream:
+        assert (stream.status, stream.start, stream.ranges) == (200, 0, False)
 
 
 async def test_etag_goes_with_a_range_only(origin: Origin) -> None:
@@ -218,8 +218,6 @@ async def test_only_strong_etags_are_told(origin: Origin, etag: str) -> None:
         faults.header("Content-Range", None),
         faults.header("Content-Range", "bytes 9-5/100"),
         faults.header("Content-Range", "bytes 5-7/1048576"),
-        faults.header("Content-Type", "multipart/byteranges; boundary=x")
-        and faults.header("Content-Range", ""),
         faults.status(416),
     ],
 )
@@ -238,17 +236,24 @@ async def test_part_that_nobody_asked_for_is_refused(origin: Origin) -> None:
         assert await cause(blob(client, digest)) is Cause.PROTOCOL
 
 
-@pytest.mark.parametrize("fault", [faults.truncate(1000), faults.reset(1000), faults.claims(5)])
-async def test_body_that_breaks_off_is_a_broken_connection(origin: Origin, fault: faults.Fault) -> None:
+@pytest.mark.parametrize(
+    ("fault", "before"),
+    [(faults.truncate(1000), 1000), (faults.reset(1000), 1000), (faults.claims(5), len(DATA))],
+)
+async def test_body_that_breaks_off_is_a_broken_connection(
+    origin: Origin, fault: faults.Fault, before: int
+) -> None:
     digest = Digest(origin.add_blob(DATA))
     origin.fault({"kind": "blob"}, fault)
-    received = 0
+    received = bytearray()
+
+    async def read(stream: BlobStream) -> None:
+        async for chunk in stream.chunks:
+            received.extend(chunk)
+
     async with registry(origin) as client, client.open_blob("a/b", digest, endpoint=0) as stream:
-        with pytest.raises(UpstreamError) as caught:
-            async for chunk in stream.chunks:
-                received += len(chunk)
-    assert caught.value.cause is Cause.CONNECT
-    assert received >= (0 if origin.rules[0].hits == 0 else 0)
+        assert await cause(read(stream)) is Cause.CONNECT
+    assert bytes(received) == DATA[:before]
 
 
 async def test_blob_of_unknown_length_has_no_total(origin: Origin) -> None:
