@@ -50,7 +50,7 @@ Resolve = Callable[[str, int], Awaitable[list[Place]]]
 
 class Dialer:
     """Connects, for one upstream. Raises httpx.ConnectTimeout, httpx.ProxyError and the ConnectErrors of
-    `causes`."""
+    `causes`; the messages do not repeat the host, which the caller knows."""
 
     def __init__(
         self,
@@ -77,13 +77,13 @@ class Dialer:
                 wire = await self._reach(host, port, tunnel=scheme == "https")
                 return wire if scheme == "http" else await self._secure(wire, host)
         except trio.TooSlowError:
-            raise httpx.ConnectTimeout(f"{host}:{port}: no connection within {seconds:g} s") from None
+            raise httpx.ConnectTimeout(f"no connection within {seconds:g} s") from None
 
     async def _reach(self, host: str, port: int, *, tunnel: bool) -> Wire:
         if self.proxy is None:
             return await self._connect(host, port, self._gate)
         # A name is resolved where we cannot see it; what needs no resolving is judged here.
-        _judge(host, _loopback(host, port) or _literal(host, port), self._gate)
+        _judge(_loopback(host, port) or _literal(host, port), self._gate)
         wire = await self._connect(self.proxy.host, self.proxy.port, _ANYWHERE)
         if tunnel:
             with _closed_on_error(wire):
@@ -92,22 +92,22 @@ class Dialer:
 
     async def _connect(self, host: str, port: int, gate: AddressGate) -> Wire:
         places = _literal(host, port) or await self._resolve(host, port)
-        _judge(host, places, gate)
-        return await _first_to_answer(host, port, _interleaved(places))
+        _judge(places, gate)
+        return await _first_to_answer(_interleaved(places))
 
     async def _secure(self, wire: Wire, host: str) -> Stream:
-        with _closed_on_error(wire), _explained(host):
+        with _closed_on_error(wire), _explained():
             tls = BulkTLS(wire, self._context, host)
             await tls.handshake()
         return tls
 
 
-def _judge(host: str, places: Iterable[Place], gate: AddressGate) -> None:
+def _judge(places: Iterable[Place], gate: AddressGate) -> None:
     """One bad address refuses all: a name that points inside and outside at once is not to be trusted at
     all."""
     for place in places:
         if not gate.judge(place.address):
-            raise AddressRefused(f"{host}: address {place.address} is refused; allow_addresses may list it")
+            raise AddressRefused(f"address {place.address} is refused; allow_addresses may list it")
 
 
 def _literal(host: str, port: int) -> list[Place]:
@@ -137,9 +137,9 @@ class _System:
         try:
             found = await trio.to_thread.run_sync(look_up, abandon_on_cancel=True, limiter=self._limiter)
         except OSError as error:
-            raise NameUnresolved(f"{host}: {error.strerror or error}") from error
+            raise NameUnresolved(error.strerror or str(error)) from error
         except ValueError as error:
-            raise NameUnresolved(f"{host}: not a host name") from error
+            raise NameUnresolved("not a host name") from error
         return _places(found)
 
 
@@ -157,7 +157,7 @@ def _interleaved(places: Sequence[Place]) -> list[Place]:
     return [place for pair in zip_longest(first, second) for place in pair if place is not None]
 
 
-async def _first_to_answer(host: str, port: int, places: Sequence[Place]) -> Wire:
+async def _first_to_answer(places: Sequence[Place]) -> Wire:
     """One after the other, each with its share of the time that is left."""
     failures = []
     late = 0
@@ -172,7 +172,7 @@ async def _first_to_answer(host: str, port: int, places: Sequence[Place]) -> Wir
         failures.append(f"{place.address}: no answer within {share:.3g} s")
         late += 1
     kind = httpx.ConnectTimeout if late == len(places) > 0 else httpx.ConnectError
-    raise kind(f"{host}:{port}: {'; '.join(failures) or 'no address'}")
+    raise kind("; ".join(failures) or "no address")
 
 
 async def _open(place: Place) -> Wire:
@@ -200,17 +200,17 @@ def _closed_on_error(wire: Wire) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(host: str) -> Iterator[None]:
+def _explained() -> Iterator[None]:
     """What a handshake raises, as what it means. Never a reason to try without TLS."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
-        raise HandshakeFailed(f"{host}: certificate not accepted: {error.verify_message}") from error
+        raise HandshakeFailed(f"certificate not accepted: {error.verify_message}") from error
     except ssl.SSLEOFError as error:
-        raise httpx.ConnectError(f"{host}: connection closed during the TLS handshake") from error
+        raise httpx.ConnectError("connection closed during the TLS handshake") from error
     except ssl.SSLError as error:
-        raise HandshakeFailed(f"{host}: TLS handshake: {error.reason or error}") from error
+        raise HandshakeFailed(f"TLS handshake: {error.reason or error}") from error
     except OSError as error:
-        raise httpx.ConnectError(f"{host}: {_reason(error)} during the TLS handshake") from error
+        raise httpx.ConnectError(f"{_reason(error)} during the TLS handshake") from error
     except ValueError as error:  # from OpenSSL's reading of the name, which only a proxy has seen before
-        raise HandshakeFailed(f"{host}: not a name that a certificate could be for") from error
+        raise HandshakeFailed("not a name that a certificate could be for") from error

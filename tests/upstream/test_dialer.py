@@ -111,7 +111,7 @@ async def test_no_spelling_of_a_closed_address_is_connected_to_or_looked_up(sock
 @pytest.mark.parametrize("first", [True, False])
 async def test_one_closed_address_refuses_the_whole_name(sockets: Sockets, bad: str, first: bool) -> None:
     answer = (bad, "1.1.1.1") if first else ("1.1.1.1", bad)
-    with pytest.raises(AddressRefused, match=r"registry\.example"):
+    with pytest.raises(AddressRefused, match="refused"):
         await strict(answer).dial("http", "registry.example", 80, 1.0)
     assert sockets.tried == []
 
