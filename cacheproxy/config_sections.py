@@ -207,7 +207,7 @@ STALE_CAUSES = frozenset(
 def _causes(value: object) -> frozenset[Cause]:
     if isinstance(value, frozenset):
         return value
-    if not isinstance(value, tuple) or not STALE_CAUSES.issuperset(value):
+    if not isinstance(value, tuple) or any(cause not in tuple(STALE_CAUSES) for cause in value):
         known = ", ".join(f'"{cause}"' for cause in sorted(STALE_CAUSES))
         raise ValueError(f"must be a list of causes: {known}")
     return frozenset(map(Cause, value))
@@ -253,9 +253,8 @@ class Upstream(Section):
     @classmethod
     def _preset(cls, table: Any) -> Any:
         """What a well-known registry's table does not say is in its preset."""
-        if not isinstance(table, dict):
-            return table
-        preset = PRESETS.get(table.get("registry", ""))
+        registry = table.get("registry") if isinstance(table, dict) else None
+        preset = PRESETS.get(registry) if isinstance(registry, str) else None
         return table if preset is None else {"url": preset.url, "token_hosts": preset.token_hosts, **table}
 
     @property

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from cacheproxy.config import Config, ConfigError, load
+from cacheproxy.config import Access, Cache, Config, ConfigError, Log, Server, Storage, Upstream, load
+from cacheproxy.config_files import Problem
+from cacheproxy.config_messages import key_names
 from cacheproxy.core.failures import Cause
 from cacheproxy.presets import PRESETS
 
@@ -326,6 +334,58 @@ def test_a_password_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> N
         "3: upstream[0].credentials.password: must be where the secret is: "
         '{ file = "..." }, { credential = "..." } or { command = ["...", "..."] }'
     )
+
+
+scalars = st.one_of(
+    st.booleans(),
+    st.integers(-5, 5),
+    st.floats(),
+    st.sampled_from(
+        ["", "1h", "5%", "forever", "never", "a.io", "https://a.io", "127.0.0.1:1", "10.0.0.0/8", "**"]
+    ),
+    st.text(st.sampled_from("a/.:*!%-1\u00e9\n"), max_size=6),
+)
+names = st.sampled_from(["file", "for", "tags", "causes", "from", "username", "networks", "x"])
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return str(value) if isinstance(value, float) else json.dumps(value)
+
+
+MODELS: list[type[BaseModel]] = [Server, Log, Storage, Cache, Access, Upstream]
+
+
+@given(
+    st.sampled_from(MODELS).flatmap(
+        lambda model: st.tuples(
+            st.just(model.__name__.lower()),
+            st.dictionaries(st.sampled_from(key_names(model)), anything, max_size=4),
+        )
+    )
+)
+def test_whatever_is_written_is_taken_or_refused_with_a_line(table: tuple[str, dict[str, Any]]) -> None:
+    name, keys = table
+    header = "[[upstream]]" if name == "upstream" else f"[{name}]"
+    with TemporaryDirectory() as folder:
+        path = written(
+            Path(folder), "\n".join([header, *(f"{key} = {toml(value)}" for key, value in keys.items())])
+        )
+        found: tuple[Problem, ...] = ()
+        try:
+            load(path, HERE)
+        except ConfigError as error:
+            found = error.problems
+    assert all(1 <= problem.place.line <= len(keys) + 1 for problem in found)
+    assert all(problem.key.startswith(name) and problem.text for problem in found)
 
 
 def test_a_registry_that_is_wrong_is_told_once(tmp_path: Path) -> None:
