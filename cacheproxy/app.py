@@ -63,7 +63,7 @@ class Stores:
 
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises OSError, StoreError and the like when the daemon cannot start."""
-    logging.configure(config.log.format, config.log.level)
+    logging.configure(config.log)
     trio.run(_until_signalled, config)
 
 
@@ -180,7 +180,7 @@ async def _serve(
     task_status: trio.TaskStatus[Mapping[str, list[str]]],
 ) -> None:
     """Both doors, open until `drain`; the operators' one closes after the clients' one."""
-    written = request_log.request_log(config.log.format, config.log.level, requests=config.log.requests)
+    written = request_log.request_log(config.log)
     if written is not None:
         background.start_soon(written.run)
     observe = _observer(Meter(), written or request_log.unlogged)
