@@ -37,9 +37,7 @@ async def send(wire: Wire, head: bytes, body: BlobBody) -> None:
 
 
 async def _send_span(wire: Wire, view: BlobView, span: Span, pending: bytes) -> bytes:
-    """Send `pending` as soon as the span's first bytes are there, then the span. What is pending
-    afterwards.
-    """
+    """Send `pending` with the span's first bytes, then the rest. What is pending afterwards."""
     offset = span.start
     while offset < span.stop:
         stop, source = await _available(wire, view, offset, span)
@@ -53,9 +51,7 @@ async def _send_span(wire: Wire, view: BlobView, span: Span, pending: bytes) -> 
 
 
 async def _available(wire: Wire, view: BlobView, offset: int, span: Span) -> tuple[int, int | None]:
-    """Wait for bytes from `offset`: where they stop, and the descriptor that holds them. The client is
-    watched.
-    """
+    """Wait for bytes from `offset`: where they stop, and the descriptor that holds them."""
     wire.wait()
     try:
         count = await view.available(offset, span)

@@ -47,7 +47,5 @@ def parse(data: bytes) -> tuple[str, str, dict[str, str]] | None:
 
 
 def _only_keep_alive(headers: dict[str, str]) -> bool:
-    """`Connection: keep-alive`, which HTTP/1.1 means anyway, is what httpx and Java's clients send with
-    each request.
-    """
+    """`Connection: keep-alive`, which 1.1 means anyway: httpx and Java's clients always send it."""
     return headers.get("connection", "").lower() == "keep-alive" and len(_NOT_PLAIN & headers.keys()) == 1

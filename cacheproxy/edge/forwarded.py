@@ -23,8 +23,7 @@ _LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 
 
 def parse_address(text: str) -> Address | None:
-    """An address as a socket or a proxy writes it: bare, `v4:port`, `[v6]:port`, with a zone; None if it is
-    none.
+    """An address as sockets and proxies write it: bare, `v4:port`, `[v6]:port`, with a zone; else None.
 
     An IPv4 address seen through an IPv6 socket (`::ffff:192.0.2.1`) is the IPv4 address.
     """
@@ -51,8 +50,7 @@ class Forwarding:
         return any(candidate in network for candidate in candidates for network in self._proxies)
 
     def peer(self, neighbour: Address | None, headers: dict[str, str]) -> Peer:
-        """Who asks. `headers` of a listed proxy's request get the client's own Host: X-Forwarded-Host
-        replaces it.
+        """Who asks. X-Forwarded-Host of a listed proxy replaces Host in `headers`.
 
         Host-based routing and the addresses that we hand out mean the name the client used, and most
         proxies put the name of the server behind them into Host.
@@ -69,8 +67,7 @@ class Forwarding:
         return Peer(address, "https" if scheme == "https" else "http", forwarded_by_stranger=not known)
 
     def _client(self, neighbour: Address | None, chain: str | None) -> tuple[Address | None, bool]:
-        """The nearest hop that is not a listed proxy, read from the right: what is left of it anybody may
-        have written.
+        """The nearest hop that is no listed proxy. What stands left of it anybody may have written.
 
         False: the chain does not say. It holds something that is no address, or the proxy speaks only the
         `Forwarded` of RFC 7239, which is not read here.

@@ -1,6 +1,4 @@
-"""Status lines and headers, as bytes. The framing (Content-Length, Connection) and Date are the edge's
-own.
-"""
+"""Status lines and headers, as bytes. Framing (Content-Length, Connection) and Date are the edge's own."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ def bodiless(status: int) -> bool:
 
 
 def render(status: int, headers: Sequence[tuple[str, str]], length: int) -> bytes:
-    """Everything before `Ending.lines`. ValueError: a header that would end its line, or is the edge's
-    own.
-    """
+    """Everything before `Ending.lines`. ValueError: a header would break its line, or is the edge's own."""
     lines = [_LINES.get(status) or f"HTTP/1.1 {status} "]
     lines += [f"{name}: {value}" for name, value in headers]
     if status not in _BODILESS:

@@ -25,9 +25,7 @@ class ListenError(Exception):
 
 
 def open_listeners(addresses: Iterable[str]) -> list[socket.socket]:
-    """Bound, listening, non-blocking sockets; all of them or none. A name is resolved to all its
-    addresses.
-    """
+    """Bound, listening, non-blocking sockets; all or none. A name stands for all its addresses."""
     opened: list[socket.socket] = []
     try:
         for address in addresses:
@@ -103,9 +101,7 @@ def _open_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on any more. Raises OSError for one in use, and for any other
-    file.
-    """
+    """Remove a socket that nobody listens on any more. OSError: it is in use, or no socket."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -22,8 +22,8 @@ class Peer:
     scheme: str
     """"http" or "https", as the client sees us."""
     forwarded_by_stranger: bool = False
-    """X-Forwarded-* or Forwarded came from a peer that is not listed: its address says nothing about the
-    client."""
+    """X-Forwarded-* or Forwarded came from a peer that is not listed, or from a listed one that does not say
+    for whom it asks: the address says nothing about the client."""
 
 
 @dataclass(slots=True)
@@ -64,9 +64,7 @@ class BodyBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BlobBody:
-    """Bytes of a blob, framed by literal parts (multipart/byteranges). The edge closes `view`, whatever
-    happens.
-    """
+    """Bytes of a blob, framed by literal parts (multipart/byteranges). The edge closes `view` in any case."""
 
     view: BlobView
     parts: Sequence[bytes | Span]
@@ -100,8 +98,8 @@ class Ready:
     """An answer that was made before: everything but status line's Date, joined once, sent many times."""
 
     head: bytes
-    """Status line and headers, with Content-Length, without Date and without the blank line: b"HTTP/1.1
-    200 OK\\r\\n...\\r\\n"."""
+    """Status line and headers, each with its CRLF: with Content-Length, without Date and Connection, and
+    without the blank line."""
     body: bytes
     outcome: str
     upstream: str
@@ -116,6 +114,7 @@ class Exchange:
     method: str
     target: str
     status: int
+    """499 when the client had left before there was a status line."""
     sent: int
     """Body bytes that were handed to the kernel."""
     started: float

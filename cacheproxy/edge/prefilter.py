@@ -1,5 +1,4 @@
-"""What h11 alone would let through, and we do not: the door against request smuggling and floods of
-headers.
+"""What h11 alone would let through and we do not: request smuggling, floods of headers.
 
 h11 0.16 accepts Content-Length beside Transfer-Encoding, repeated equal lengths, folded lines, lines that
 end in a bare LF, absolute targets, any Host, and limits a head only while it is incomplete. Two servers in

@@ -103,9 +103,7 @@ class _Server:
                     raise
 
     def drain(self) -> None:
-        """Connections that wait for a request end now, unless one is on its way in; the others after
-        their answer.
-        """
+        """End what waits for a request, unless one is on its way in; the others end with their answer."""
         self._edge.draining = True
         idle = [
             wire

@@ -65,9 +65,7 @@ def _join(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 class RequestBody:
-    """The body of one request, read on demand. `rest` are the bytes that followed the head in the same
-    read.
-    """
+    """The body of one request, read on demand. `rest`: the bytes that came with the head."""
 
     def __init__(self, parsed: Parsed, wire: Wire, rest: bytes) -> None:
         self._reader = parsed.reader
@@ -89,8 +87,7 @@ class RequestBody:
         return self._reader.trailing_data[0]
 
     def reusable(self, limit: int) -> bool:
-        """Whether the connection can go on after an answer, with at most `limit` bytes of unread body to
-        drain.
+        """Whether the connection can go on after an answer, with at most `limit` unread bytes to drain.
 
         A client that waits for "100 Continue" may or may not send its body after a final answer: nobody
         knows where the next request would begin.

@@ -33,9 +33,7 @@ async def no_body(_: int) -> bytes:
 
 
 class Turn:
-    """`exchange` says what was asked, and collects what came of it. `begun`: its first byte, in trio's
-    time.
-    """
+    """`exchange` says what was asked and collects what came of it; `begun` is its start in trio's time."""
 
     __slots__ = ("_begun", "_edge", "_exchange", "_keep", "_unread", "_wire")
 
@@ -50,9 +48,7 @@ class Turn:
         self._unread = unread
 
     async def take(self, headers: dict[str, str]) -> bool:
-        """Whether the connection goes on. Raises ClientGone, SourceFailed, and what an application
-        should not.
-        """
+        """Whether the connection goes on. Raises ClientGone, SourceFailed: then it must not."""
         exchange, wire = self._exchange, self._wire
         wire.begin_turn()
         try:

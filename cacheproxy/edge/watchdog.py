@@ -1,8 +1,8 @@
-"""One task for the deadlines of all connections: a cancel scope for each request would cost a third of the
-speed.
+"""One task for the deadlines of all connections.
 
-It looks once a second, so a deadline is kept to the second. A connection that waits for its next request is
-one comparison; the rest is by phase, a table of judges.
+A cancel scope for each request would cost a third of the speed. The watchdog looks once a second, so
+a deadline is kept to the second. A connection that waits for its next request is one comparison; the rest is
+by phase, a table of judges.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ async def watch(wires: Collection[Wire], limits: Limits) -> None:
 
 
 def inspect(wires: Collection[Wire], now: float, limits: Limits) -> None:
-    """Cut what is overdue, and what waits for a client that is no longer there."""
+    """Cut what is overdue, and what waits for a client that is no longer there.
+
+    An idle connection whose next request came in this very moment is spared: its task reads it presently.
+    """
     due = [wire for wire in wires if wire.deadline <= now]
+    arrived = pending(wire for wire in due if wire.phase is Phase.IDLE)
     for wire in due:
         verdict = judge(wire, now, limits)
-        if verdict is not None:
+        if verdict is not None and wire not in arrived:
             wire.cut(verdict)
     for wire in hung_up(wire for wire in due if wire.phase is Phase.WAITING):
         wire.cut(Verdict.GONE)
 
 
 def judge(wire: Wire, now: float, limits: Limits) -> Verdict | None:
-    """The verdict on a connection whose deadline has come; one that goes at a rate may begin another
-    window.
-    """
+    """The verdict on a connection that is due; one that is measured by rate may begin another window."""
     return _JUDGES[wire.phase](wire, now, limits)
 
 
 def hung_up(wires: Iterable[Wire]) -> set[Wire]:
-    """Those whose client ended its side, in one system call and without touching bytes that it may have
-    pipelined.
+    """Those whose client ended its side, in one system call and past any bytes that it pipelined.
 
     A client that only half-closes is taken for gone, as by most servers: nothing tells the two apart.
     """
@@ -53,7 +54,7 @@ def hung_up(wires: Iterable[Wire]) -> set[Wire]:
 
 
 def pending(wires: Iterable[Wire]) -> set[Wire]:
-    """Those with bytes that nobody has read yet."""
+    """Those with bytes, or an end, that nobody has read yet."""
     return _polled(wires, select.POLLIN)
 
 

@@ -1,5 +1,4 @@
-"""One client's socket: reads and writes that wait only when they must, and the state that the watchdog
-judges.
+"""One client's socket: reads and writes that wait only when they must, and what the watchdog judges.
 
 The socket is a plain non-blocking one. A request on the fast path then costs one wait for readability
 (which is also the checkpoint), one recv and one send; trio's own socket objects would try each call before
@@ -20,9 +19,7 @@ import trio
 READ = 16 * 1024
 """One read never takes more than the largest head."""
 STEP = 512 * 1024
-"""One sendfile: large enough that Python's share is small, small enough (0.1 ms) that the others do not
-wait.
-"""
+"""One sendfile: so large that Python's share is small, so small (0.1 ms) that nobody waits for it."""
 _LINGER_BYTES = 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)
 
@@ -53,9 +50,7 @@ class ClientGone(Exception):
 
 
 class Wire:
-    """A socket and its accounts. `scope` is the whole connection's: whoever cancels it ends the
-    connection.
-    """
+    """A socket and its accounts. Whoever cancels `scope` ends the connection."""
 
     __slots__ = (
         *("_answering", "_body_from", "deadline", "fd", "first_sent", "mark", "mark_at", "phase", "received"),
@@ -144,9 +139,7 @@ class Wire:
             return data
 
     async def send(self, data: bytes, more: bool = False) -> None:
-        """All of it. `more`: it may wait in the kernel for what follows. A checkpoint only when it must
-        wait.
-        """
+        """All of it. `more`: the kernel may wait for what follows. A checkpoint only when it must wait."""
         flags = socket.MSG_MORE if more else 0
         rest: bytes | memoryview = data
         while rest:
@@ -163,9 +156,7 @@ class Wire:
             rest = memoryview(rest)[count:] if count < len(rest) else b""
 
     async def sendfile(self, source: int, offset: int, count: int) -> int:
-        """Up to `count` bytes of the file, at least one: how many. Raises OSError for the file's own
-        faults.
-        """
+        """Up to `count` bytes of the file: how many; 0 at its end. OSError: the file's own fault."""
         while True:
             try:
                 sent = os.sendfile(self.fd, source, offset, count)
@@ -182,9 +173,7 @@ class Wire:
         await trio.lowlevel.wait_writable(self.fd)
 
     async def linger(self, seconds: float) -> None:
-        """End our side and wait for the client's end: closing on unread bytes would reset our last
-        answer away.
-        """
+        """End our side and wait for theirs: closing on unread bytes would reset our last answer away."""
         self.expect(Phase.LINGERING, trio.current_time() + seconds)
         try:
             self.sock.shutdown(socket.SHUT_WR)

@@ -46,6 +46,13 @@ def test_phases_with_a_deadline_end_at_it(phase: Phase, verdict: Verdict, pair: 
     assert pair.wire.scope.cancel_called
 
 
+def test_an_idle_connection_is_spared_when_its_next_request_is_there(pair: Pair) -> None:
+    pair.wire.expect(Phase.IDLE, 60.0)
+    pair.theirs.send(b"GET / HTTP/1.1\r\n")
+    watchdog.inspect([pair.wire], 60.0, LIMITS)
+    assert pair.wire.verdict is None
+
+
 async def test_a_body_at_the_least_rate_goes_on(pair: Pair, autojump_clock: trio.testing.MockClock) -> None:
     pair.wire.measure(Phase.RECEIVING)
     for second in range(1, 200):
