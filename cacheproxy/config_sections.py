@@ -252,8 +252,10 @@ class Upstream(Section):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, table: Any) -> Any:
-        """What a well-known registry's table does not say is in its preset."""
-        registry = table.get("registry") if isinstance(table, dict) else None
+        """A well-known registry's own address is in its preset, together with who is trusted there."""
+        if not isinstance(table, dict) or "url" in table:
+            return table
+        registry = table.get("registry")
         preset = PRESETS.get(registry) if isinstance(registry, str) else None
         return table if preset is None else {"url": preset.url, "token_hosts": preset.token_hosts, **table}
 

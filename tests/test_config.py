@@ -90,6 +90,7 @@ def test_what_is_written_beats_the_preset(tmp_path: Path) -> None:
         tmp_path, '[[upstream]]\nregistry = "docker.io"\nurl = "http://LOCALHOST:5005/"'
     ).upstreams
     assert hub.url == "http://localhost:5005"
+    assert hub.token_hosts == ()
     assert hub.library
 
 
