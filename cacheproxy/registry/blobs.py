@@ -116,4 +116,4 @@ class DiskShelf:
             partial.digest, partial.size, location, generation, self._clock()
         )
         if lost is not None:
-            await trio.to_thread.run_sync(self._content.remove, partial.digest, lost)
+            await trio.to_thread.run_sync(self._content.remove, lost)

@@ -190,7 +190,7 @@ class Fill:
         self.ending = True
         self._tell_readers()
         if self.file is not None and self.result != "stored":
-            leave = self.file.checkpoint if self.left_behind else self.file.partial.discard
+            leave = self.file.leave if self.left_behind else self.file.partial.discard
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANUP_LIMIT):
                 try:
                     await trio.to_thread.run_sync(leave, limiter=self._disk, abandon_on_cancel=True)

@@ -88,6 +88,10 @@ class FillFile:
         """Blocking. What is held now survives a kill and a power cut."""
         self.partial.checkpoint(list(self.held))
 
+    def leave(self) -> None:
+        """Blocking. A last checkpoint; the next fill goes on from it, even while this one's file is still read."""
+        self.partial.leave(list(self.held))
+
     def read_held(self, offset: int, count: int) -> bytes:
         """Blocking. Bytes that are held at `offset`; raises OSError when there are none."""
         held = self.held.covered_to(offset) - offset

@@ -115,6 +115,17 @@ class Partial:
         remove(_journal(self._stem))
         self._release()
 
+    def leave(self, intervals: Iterable[tuple[int, int]]) -> None:
+        """Checkpoint, and let another `Partial` go on with the files while this descriptor is still read.
+
+        Raises as `checkpoint` does; the files are given up in any case.
+        """
+        try:
+            self.checkpoint(intervals)
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self._release()
+
     def discard(self) -> None:
         """Remove both files. What is in the open descriptor stays readable."""
         clear(self._stem)

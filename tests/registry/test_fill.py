@@ -391,3 +391,18 @@ async def test_empty_blob_needs_no_upstream(shelf: Shelf, clock: MockClock) -> N
         assert await pull(all_fills, upstream) == b""
         await settled(shelf, upstream)
     assert upstream.answers == []
+
+
+async def test_next_fill_goes_on_while_the_failed_one_is_still_read(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.faults = [breaks_after(2 * MIB), *[refuses(Cause.CONNECT)] * 3]
+    async with fills(shelf) as all_fills:
+        slow, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        await slow.available(0, Span(0, SIZE, bounded=False))
+        while all_fills.running(upstream.digest):
+            await trio.sleep(0.1)
+        assert await pull(all_fills, upstream) == upstream.data
+        assert await read(slow, 0, MIB, bounded=True) == upstream.data[:MIB]
+        slow.close()
+    assert upstream.sent == SIZE

@@ -362,3 +362,16 @@ def test_discard_removes_both_files(partial: Partial, data: Path, log: Path) -> 
     assert not data.exists()
     assert not log.exists()
     assert partial.read(0, 3) == b"abc"
+
+
+def test_left_file_is_gone_on_from_while_it_is_still_read(content: DiskContent) -> None:
+    first = content.partial(DIGEST, SIZE)
+    first.write(0, [b"abc"])
+    first.leave([(0, 3)])
+    second = content.partial(DIGEST, SIZE)
+    assert list(second.intervals) == [(0, 3)]
+    assert first.read(0, 3) == b"abc"
+    first.close()
+    with pytest.raises(ValueError, match="open"):  # the first one's end took nothing from the second
+        content.partial(DIGEST, SIZE)
+    second.close()
