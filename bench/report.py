@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,20 +47,17 @@ def _compared(verdict: Verdict) -> str:
     return form.format(verdict.shown)
 
 
-def _verdict_row(verdict: Verdict, titles: Mapping[str, str]) -> Row:
+def _verdict_row(verdict: Verdict, line: Line, titles: Mapping[str, str]) -> Row:
     bar = verdict.bar
-    reference = "" if verdict.reference is None else _number(verdict.reference)
-    reached = "reached" if verdict.reached else "NOT reached"
-    line = LINES[bar.line]
     return (
         line.title,
         titles[bar.subject],
         next(column.title for column in line.columns if column.key == bar.key),
         bar.text,
         _number(verdict.value),
-        reference,
+        "" if verdict.reference is None else _number(verdict.reference),
         _compared(verdict),
-        reached,
+        "reached" if verdict.reached else "NOT reached",
     )
 
 
@@ -70,7 +67,16 @@ def verdicts(medians: Medians) -> list[Verdict]:
 
 def bars_table(results: Results) -> str:
     header = ("line", "of", "number", "bar", "value", "reference", "compared", "")
-    return table(header, (_verdict_row(one, results.titles) for one in verdicts(results.medians)))
+    rows = [_verdict_row(one, LINES[one.bar.line], results.titles) for one in verdicts(results.medians)]
+    return table(header, _said_once(rows))
+
+
+def _said_once(rows: Sequence[Row]) -> Iterator[Row]:
+    """The first two cells of a row are left empty where they repeat those of the row above."""
+    above: Row = ()
+    for row in rows:
+        yield ("", "", *row[2:]) if row[:2] == above[:2] else row
+        above = row
 
 
 def _cell(column: Column, sample: Mapping[str, float]) -> str:
