@@ -130,6 +130,8 @@ def _names(known: list[str]) -> Callable[[click.Context, click.Parameter, str | 
 @click.option("--write", is_flag=True, help="Rewrite docs/benchmarks.md.")
 def main(only: list[str], peers: list[str], quick: bool, write: bool) -> None:
     """Measure this daemon beside its peers, as pull-through caches of one origin."""
+    if write and (quick or set(only) != set(LINES) or set(peers) != set(PEERS)):
+        raise click.UsageError("--write is for a whole run: without --only, --peers and --quick")
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     signal.alarm(RUN_WITHIN)
