@@ -193,9 +193,7 @@ def _media_type(content_type: str | None, wire: _Manifest, document: Mapping[str
         raise ManifestInvalid(f"sent as {sent} while its mediaType is {declared}")
     type_ = declared or (_guess(wire, document) if generic else sent)
     if type_ in media.SCHEMA1_TYPES or wire.schema_version == 1:
-        raise ManifestInvalid(
-            "Docker's schema 1 is not served: build the image again with a current tool"
-        )
+        raise ManifestInvalid("Docker's schema 1 is not served: build the image again with a current tool")
     if type_ not in media.KINDS:
         raise ManifestInvalid(f"not a manifest's media type: {type_[:200]!r}")
     return type_

@@ -15,9 +15,6 @@ from cacheproxy.core.errors import OCIError
 from cacheproxy.core.name import parse_digest, parse_reference, parse_requested
 from cacheproxy.core.percent import decode
 
-METHODS = ("GET", "HEAD")
-"""What each operation takes. A pull-through cache changes nothing."""
-
 
 @dataclass(frozen=True, slots=True)
 class Ping:
@@ -145,10 +142,3 @@ def path(operation: Operation) -> str:
     assert not isinstance(operation, Ping | Catalog)
     route = ROUTES[type(operation)]
     return f"/v2/{operation.name}/{route.noun}/{route.last(operation)}"
-
-
-def check_method(method: str) -> None:
-    """Raises OCIError UNSUPPORTED (405) with Allow."""
-    if method not in METHODS:
-        allow = ", ".join(METHODS)
-        raise OCIError("UNSUPPORTED", f"this is read with {allow}", headers=(("Allow", allow),))
