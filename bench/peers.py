@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import tools
 from bench.processes import BenchError, Command
+from cacheproxy import __version__
 
 CONFIG = "config"
 """Name of a server's configuration in its folder."""
@@ -162,16 +163,6 @@ def _nginx(place: Place) -> Command:
     return Command((tools.path("nginx"), "-p", str(place.folder), "-c", config), {})
 
 
-def _our_version() -> str:
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("cacheproxy")
-    except PackageNotFoundError:
-        return "from this tree"
-
-
 def _tool_version(name: str) -> Callable[[], str]:
     return lambda: tools.version(name)
 
@@ -179,8 +170,8 @@ def _tool_version(name: str) -> Callable[[], str]:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("ours", "cacheproxy", _ours(""), _our_version, fill_store=_fill_store),
-        Peer("single", 'cacheproxy, parallel = "never"', _ours(ONE_TRANSFER), _our_version),
+        Peer("ours", "cacheproxy", _ours(""), lambda: __version__, fill_store=_fill_store),
+        Peer("single", 'cacheproxy, parallel = "never"', _ours(ONE_TRANSFER), lambda: __version__),
         Peer("distribution", "distribution", _distribution, _tool_version("registry")),
         Peer("drayage", "drayage", _drayage, _tool_version("drayage"), prefix="/v2/docker.io/"),
         Peer("nginx", "nginx", _nginx, _tool_version("nginx")),
