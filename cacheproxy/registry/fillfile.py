@@ -90,6 +90,10 @@ class FillFile:
 
     def leave(self) -> None:
         """Blocking. A last checkpoint; the next fill goes on from it, even while this one's file is still read."""
+        for offset, chunk in self._queue:
+            self.partial.write(offset, [chunk])
+            self.held.add(offset, offset + len(chunk))
+        self._queue.clear()
         self.partial.leave(list(self.held))
 
     def read_held(self, offset: int, count: int) -> bytes:
