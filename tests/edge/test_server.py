@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 import trio
 import trio.testing
+from prometheus_client import REGISTRY
 
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.listeners import open_listeners
@@ -243,3 +244,21 @@ async def test_connections_of_every_end_leave_nothing_behind(
     await settle()
     assert open_descriptors() == before
     assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def test_connections_are_counted(app: Scripted, clock: trio.testing.MockClock) -> None:
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    open_before = value("cacheproxy_connections")
+    refused = value("cacheproxy_connections_refused_total", limit="total")
+    cut = value("cacheproxy_connections_cut_total", why="idle")
+    async with serving(app, Limits(connections=1)) as server:
+        client = await server.connect()
+        await client.get("/")
+        assert value("cacheproxy_connections") == open_before + 1
+        await (await server.connect()).answer()
+        assert value("cacheproxy_connections_refused_total", limit="total") == refused + 1
+        assert await client.ended()
+        assert value("cacheproxy_connections_cut_total", why="idle") == cut + 1
+        assert value("cacheproxy_connections") == open_before
