@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -57,12 +57,17 @@ class Dialer:
         gate: AddressGate,
         context: ssl.SSLContext,
         *,
+        identified: Mapping[tuple[str, int], ssl.SSLContext] | None = None,
         proxy: Proxy | None = None,
         resolve: Resolve | None = None,
     ) -> None:
+        """`identified` has the contexts with our certificate, by the (host, port) that may see it: to a
+        redirect or a token server elsewhere `context` is shown, which has none.
+        """
         self.proxy = proxy
         self._gate = gate
         self._context = context
+        self._identified = identified or {}
         self._resolve = resolve or _System()
 
     async def dial(self, scheme: str, host: str, port: int, seconds: float) -> Stream:
@@ -75,7 +80,7 @@ class Dialer:
         try:
             with trio.fail_after(seconds):
                 wire = await self._reach(host, port, tunnel=scheme == "https")
-                return wire if scheme == "http" else await self._secure(wire, host)
+                return wire if scheme == "http" else await self._secure(wire, host, port)
         except trio.TooSlowError:
             raise httpx.ConnectTimeout(f"no connection within {seconds:g} s") from None
 
@@ -95,9 +100,10 @@ class Dialer:
         _judge(places, gate)
         return await _first_to_answer(_interleaved(places))
 
-    async def _secure(self, wire: Wire, host: str) -> Stream:
+    async def _secure(self, wire: Wire, host: str, port: int) -> Stream:
+        context = self._identified.get((host, port), self._context)
         with _closed_on_error(wire), _explained():
-            tls = BulkTLS(wire, self._context, host)
+            tls = BulkTLS(wire, context, host)
             await tls.handshake()
         return tls
 

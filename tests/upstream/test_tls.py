@@ -23,7 +23,7 @@ from cacheproxy.upstream.tls import BulkTLS, client_context
 from cacheproxy.upstream.transport import OwnedTransport
 from cacheproxy.upstream.wire import GULP
 from tests.upstream.authority import authority, ca_file, server_context
-from tests.upstream.servers import LOOPBACK, Server, answering, client, dialer, reply
+from tests.upstream.servers import LOOPBACK, Asked, Server, answering, client, dialer, reply
 
 RECORD = 16 * 1024
 
@@ -244,6 +244,31 @@ async def test_a_client_certificate_is_shown(fetch: Fetch, identity: Identity, f
     }
     context = client_context(ca_file(), *forms[form])
     assert await fetch(server_context(asks=True), context) == b"well"
+
+
+async def test_a_client_certificate_is_shown_where_it_belongs_and_nowhere_else(
+    nursery: trio.Nursery, identity: Identity
+) -> None:
+    asking = server_context("127.0.0.1", "localhost")
+    asking.verify_mode = ssl.CERT_OPTIONAL
+    authority().configure_trust(asking)
+    shown: list[bool] = []
+
+    async def look(asked: Asked) -> bytes:
+        assert isinstance(asked.stream, trio.SSLStream)
+        shown.append(bool(asked.stream.getpeercert()))
+        return reply()
+
+    own, foreign = Server(look, tls=asking), Server(look, tls=asking)
+    await nursery.start(own.serve)
+    await nursery.start(foreign.serve)
+    ours = client_context(ca_file(), identity.both)
+    contexts = {("127.0.0.1", own.port): ours}
+    ringing = Dialer(AddressGate(LOOPBACK), client_context(ca_file()), identified=contexts)
+    async with client(OwnedTransport(ringing)) as session:
+        for url in (own.url, foreign.url, f"https://localhost:{own.port}"):
+            await session.get(url)
+    assert shown == [True, False, False]
 
 
 async def test_a_server_that_wants_a_certificate_and_gets_none_is_a_failure_of_tls() -> None:
