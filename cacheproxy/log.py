@@ -39,7 +39,9 @@ def configure(settings: Log, descriptor: int = STANDARD_ERROR) -> None:
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console, key="ts"),
             structlog.processors.format_exc_info,
             _tame_console if console else _tame_json,
-            _console_renderer(descriptor) if console else structlog.processors.JSONRenderer(),
+            _console_renderer(descriptor)
+            if console
+            else structlog.processors.JSONRenderer(separators=(",", ":")),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
         logger_factory=lambda: _Logger(descriptor),
@@ -107,7 +109,8 @@ def _tame_json(logger: object, method: str, event: Event) -> Event:
     _tame(event, lambda text: text if len(_encode(text)) <= LIMIT + 2 else _shortened(text))
     if "exception" in event:
         event["exception"] = event["exception"][-TRACEBACK_LIMIT:]
-    return event
+    # What every line has stands first, as in the lines of requests.
+    return {"ts": event.pop("ts"), "level": event.pop("level"), "event": event.pop("event"), **event}
 
 
 def _tame_console(logger: object, method: str, event: Event) -> Event:

@@ -60,6 +60,12 @@ def test_an_event_is_one_json_object_on_one_line(pipe: Pipe) -> None:
     }
 
 
+def test_every_json_line_begins_alike(pipe: Pipe) -> None:
+    logger(pipe, "json").info("seen", a=1)
+    (line,) = pipe.lines()
+    assert list(json.loads(line)) == ["ts", "level", "event", "a"]
+
+
 def test_json_cannot_be_broken_out_of(pipe: Pipe) -> None:
     logger(pipe, "json").info("seen", agent=HOSTILE)
     (line,) = pipe.lines()
