@@ -61,8 +61,8 @@ class Dialer:
         proxy: Proxy | None = None,
         resolve: Resolve | None = None,
     ) -> None:
-        """`identified` has the contexts with our certificate, by the (host, port) that may see it: to a
-        redirect or a token server elsewhere `context` is shown, which has none.
+        """`identified` has the contexts with our certificate, by the (host, port) that may see it. A redirect
+        or a token server elsewhere meets `context`, which has none.
         """
         self.proxy = proxy
         self._gate = gate
