@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -112,12 +112,9 @@ class Asker:
         async with self._slots[call.lane]:
             response, url, foreign = await self._follow(endpoint, call, authorization)
             settings = self._settings
-            chunks = Chunks(response, url.host, settings.name, settings.stall, settings.minimum_rate)
-            try:
+            body = Chunks(response, url.host, settings.name, settings.stall, settings.minimum_rate)
+            async with aclosing(response), aclosing(body) as chunks:
                 yield Answer(response, settings.name, url.host, foreign, chunks)
-            finally:
-                await chunks.aclose()
-                await response.aclose()
 
     async def _follow(
         self, endpoint: Endpoint, call: Call, authorization: str | None

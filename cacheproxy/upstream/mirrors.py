@@ -80,13 +80,12 @@ class Mirrors:
                 async with self._asker.ask(endpoint, replace(call, deadline=now + turn)) as answer:
                     return await read(answer)
             except UpstreamError as error:
-                log.info(
-                    "endpoint failed", upstream=self._upstream, host=endpoint.url.host, cause=error.cause
-                )
                 final = first is None and error.cause not in MOVES_ON
                 # What a mirror says it has not got proves nothing while the upstream itself cannot be asked.
                 first = first or error
-                if final or trio.current_time() >= call.deadline:
+                if final or not left or trio.current_time() >= call.deadline:
                     break
+                host = endpoint.url.host
+                log.info("next mirror", upstream=self._upstream, failed=host, cause=error.cause)
         assert first is not None, "an upstream has at least one endpoint"
         raise first

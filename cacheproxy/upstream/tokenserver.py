@@ -1,5 +1,5 @@
-"""One token, fetched: the requests of distribution's documents "Token Authentication Specification" and "OAuth2
-Token Authentication", and what may come back."""
+"""One token, fetched: the requests of distribution's "Token Authentication Specification" and "OAuth2 Token
+Authentication", and what may come back."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LARGEST = 16 << 10
 """Bytes of its answer. Tokens have 1-5 KiB."""
 
 SHORTEST, LONGEST = 60.0, 3600.0
-"""Seconds a token is believed to live, whatever is said: 60 is the specification's default and docker's floor,
-an hour the most that registries give."""
+"""Seconds a token is believed to live, whatever it says: 60 is the specification's default and docker's
+floor, an hour the most that registries give."""
 
 CLIENT_ID = "cacheproxy"
 

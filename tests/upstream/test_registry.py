@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cacheproxy.upstream.blobstream import BlobStream
 from cacheproxy.upstream.registry import Registry
 from cacheproxy.upstream.settings import FileSecret, FixedLogin
 from tests.origin import Framing, Origin, faults
+from tests.upstream.servers import descriptors
 from tests.upstream.stage import registry
 
 ABSENT = Digest("sha256:" + "0" * 64)
@@ -582,3 +584,34 @@ async def test_path_of_the_url_comes_before_the_api(origin: Origin) -> None:
     )
     async with registry(f"{origin.url}/ghcr.io/") as client:
         assert (await client.get_manifest("a/b", "1")).body == b"{}"
+
+
+# Cancellation
+
+
+async def test_clients_that_go_away_at_any_moment_leave_nothing_taken(
+    origin: Origin, store: Origin, nursery: trio.Nursery
+) -> None:
+    """Neither slots nor connections nor locks: afterwards everything works at once."""
+    origin.auth, origin.token_seconds = "bearer", 60
+    digest = origin.add_image("a/b", "1", layers=(DATA,))
+    chance = random.Random(7)
+
+    async def client_that_goes(client: Registry) -> None:
+        with trio.move_on_after(chance.expovariate(200)):
+            await client.get_manifest("a/b", digest)
+            await blob(client, Digest.of(DATA))
+
+    async with registry(origin, connections=2) as client:
+        await blob(client, Digest.of(DATA))
+        before = descriptors()
+        for _ in range(20):
+            origin.tokens.clear()
+            async with trio.open_nursery() as crowd:
+                for _ in range(20):
+                    crowd.start_soon(client_that_goes, client)
+        with trio.fail_after(5):
+            for _ in range(3):
+                assert await blob(client, Digest.of(DATA)) == DATA
+                assert (await client.get_manifest("a/b", "1")).digest == digest
+        assert descriptors() <= before + 8
