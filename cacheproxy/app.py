@@ -1,21 +1,24 @@
 """The daemon, put together: everything is built here from the configuration, and ended here in order.
 
-Doors first, then what works behind them: requests end, then fills leave their journals, then the database closes.
+Doors first, then what works behind them: requests end, then fills leave their journals, then the database
+closes.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial as bind
 
 import structlog
 import trio
+from prometheus_client import disable_created_metrics
 
 from cacheproxy import log as logging
 from cacheproxy import request_log, systemd, wiring
@@ -64,7 +67,15 @@ class Stores:
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises OSError, StoreError and the like when the daemon cannot start."""
     logging.configure(config.log)
+    _allow_descriptors()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     trio.run(_until_signalled, config)
+
+
+def _allow_descriptors() -> None:
+    """As many as the hard limit lets us: the usual soft limit (1024) is for programs that use select."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _until_signalled(config: Config) -> None:
@@ -111,7 +122,8 @@ async def main(
         space = await _space(config, stores)
         background.start_soon(_reap, stores.content, space)
         clients = _client_door(config, stores, origins, space, background, via)
-        operators = OperatorDoor({"database": stores.records.images, "store": _writable(stores.content)})
+        checks = {"database": bind(_readable, stores.records), "store": bind(_writable, stores.content)}
+        operators = OperatorDoor(checks)
         await _serve(config, clients, operators, background, drain, task_status)
         background.cancel_scope.cancel()
 
@@ -218,18 +230,24 @@ def _observer(meter: Meter, write: Log) -> Log:
     return observe
 
 
-def _writable(content: DiskContent) -> Callable[[], object]:
-    async def check() -> None:
-        if not await trio.to_thread.run_sync(os.access, content.root, os.W_OK | os.X_OK):
-            raise OSError(f"{content.root} cannot be written to")
+async def _readable(records: Records) -> None:
+    await records.repository("")
 
-    return check
+
+async def _writable(content: DiskContent) -> None:
+    if not await trio.to_thread.run_sync(os.access, content.root, os.W_OK | os.X_OK):
+        raise OSError(f"{content.root} cannot be written to")
 
 
 async def _reap(content: DiskContent, space: Space) -> None:
     """Unfinished downloads that nobody came back for give their room to others."""
     while True:
-        for digest in await trio.to_thread.run_sync(content.reap, PARTIAL_KEPT, time.time()):
+        try:
+            reaped = await trio.to_thread.run_sync(content.reap, PARTIAL_KEPT, time.time())
+        except OSError as error:
+            log.warning("unfinished downloads not looked through", error=str(error))
+            reaped = []
+        for digest in reaped:
             log.info("unfinished download removed", digest=digest)
             space.keep_part(digest, 0)
         await trio.sleep(REAP_EVERY)

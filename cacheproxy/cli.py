@@ -35,11 +35,12 @@ def serve(file: Path | None) -> None:
     from cacheproxy import app
     from cacheproxy.edge.listeners import ListenError
     from cacheproxy.store.errors import StoreError
+    from cacheproxy.wiring import CannotStart
 
     failures: list[BaseException] = []
     try:
         app.run(config)
-    except* (OSError, ListenError, StoreError) as group:
+    except* (OSError, ListenError, StoreError, CannotStart) as group:
         # What a person can mend is told in a line; anything else is a fault of ours, and keeps its traceback.
         failures.extend(_leaves(group))
     for failure in failures:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import trio
 
@@ -14,13 +16,15 @@ from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.registry.fill import FillRules
 from cacheproxy.upstream import settings as s
-from cacheproxy.upstream.credentials import read_secret
+from cacheproxy.upstream.credentials import CredentialsFailed, read_secret
 from cacheproxy.upstream.dialer import Dialer
 from cacheproxy.upstream.gate import AddressGate
 from cacheproxy.upstream.proxy import Proxy
 from cacheproxy.upstream.registry import Registry
 from cacheproxy.upstream.tls import client_context
 from cacheproxy.upstream.transport import OwnedTransport
+
+HTTPS = 443
 
 
 class CannotStart(Exception):
@@ -29,7 +33,9 @@ class CannotStart(Exception):
 
 LATEST_FRESH = 300.0
 FRESH = 3600.0
-"""Seconds a tag is believed where no rule of the upstream says otherwise: "latest" moves, most others seldom do."""
+"""Seconds a tag is believed where no rule of the upstream says otherwise: "latest" moves, most others seldom
+do.
+"""
 
 DEFAULT_FRESH = (FreshRule(Patterns(("latest",)), LATEST_FRESH), FreshRule(Patterns(("**",)), FRESH))
 
@@ -83,27 +89,45 @@ def upstream_settings(upstream: c.Upstream, via: str) -> s.UpstreamSettings:
 
 
 async def open_registry(settings: s.UpstreamSettings, nursery: trio.Nursery) -> Registry:
-    """A client of the upstream, which is not contacted. Raises CannotStart, CredentialsFailed."""
-    context = await _tls(settings)
+    """A client of the upstream, which is not contacted. Raises CannotStart."""
     proxy = None if settings.proxy is None else Proxy.parse(settings.proxy)
-    dialer = Dialer(AddressGate(settings.allow_addresses), context, proxy=proxy)
+    gate = AddressGate(settings.allow_addresses)
+    dialer = Dialer(gate, await _tls(settings), identified=await _identified(settings), proxy=proxy)
     return Registry(settings, OwnedTransport(dialer, max_idle=2 * settings.connections), nursery)
 
 
 async def _tls(settings: s.UpstreamSettings) -> ssl.SSLContext:
+    return await _context(settings, None, None)
+
+
+async def _identified(settings: s.UpstreamSettings) -> dict[tuple[str, int], ssl.SSLContext]:
+    """Who sees our client certificate: the upstream and its mirrors, never where they redirect to."""
     ours = settings.client_certificate
-    key = None if ours is None or ours.key is None else (await read_secret(ours.key)).encode()
-    certificate = None if ours is None else ours.certificate
+    if ours is None:
+        return {}
+    try:
+        key = None if ours.key is None else (await read_secret(ours.key)).encode()
+    except CredentialsFailed as error:
+        raise CannotStart(f"upstream {settings.name}: its client_certificate.key: {error}") from error
+    context = await _context(settings, ours.certificate, key)
+    urls = [urlsplit(url) for url in (settings.url, *settings.mirrors)]
+    return {(url.hostname or "", url.port or HTTPS): context for url in urls if url.scheme == "https"}
+
+
+async def _context(
+    settings: s.UpstreamSettings, certificate: Path | None, key: bytes | None
+) -> ssl.SSLContext:
     try:
         return await trio.to_thread.run_sync(client_context, settings.ca, certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise CannotStart(
-            f"upstream {settings.name}: ca or client_certificate cannot be used: {error}"
-        ) from error
+        what = "ca" if certificate is None else "client_certificate"
+        raise CannotStart(f"upstream {settings.name}: its {what} cannot be used: {error}") from error
 
 
 def _certificate(section: c.ClientCertificate | None) -> s.ClientCertificate | None:
-    return None if section is None else s.ClientCertificate(section.certificate, _secret(section.key))
+    if section is None:
+        return None
+    return s.ClientCertificate(section.certificate, None if section.key is None else _secret(section.key))
 
 
 def _login(section: c.Credentials) -> s.CredentialSource:

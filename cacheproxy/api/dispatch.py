@@ -1,4 +1,6 @@
-"""The one way in for clients: parse, route, access, handler; and the one place where a failure becomes an answer."""
+"""The one way in for clients: parse, route, access, handler. Failures become answers here and nowhere
+else.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from cacheproxy.core.access import Access
 from cacheproxy.core.blob import BlobBroken
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.failures import UpstreamError, to_client
-from cacheproxy.core.query import parse_query
+from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.routing import Routes, Target
 from cacheproxy.edge.message import Address, BodyBroken, BodyTooLarge, Peer, Ready, Request, Response
 from cacheproxy.registry.flights import FlightLost
@@ -77,7 +79,8 @@ class Door:
             raise
         except Exception as error:
             log.exception("request failed", target=request.target)
-            message = f"this is a fault of cacheproxy ({type(error).__name__}); its log has the rest under this request"
+            fault = type(error).__name__
+            message = f"this is a fault of cacheproxy ({fault}); its log has the rest under this request"
             response = _error(OCIError("UNKNOWN", message, status=500), request)
         response.headers = [API_VERSION, NOSNIFF, *response.headers]
         return response
@@ -140,7 +143,7 @@ class Door:
         return Response(200, headers, pulled.body, outcome=pulled.outcome)
 
     def _admit(self, request: Request, mask: int, repository: str | None) -> None:
-        """Raises OCIError DENIED unless the caller's networks may pull `repository` (None: anything at all)."""
+        """Raises OCIError DENIED unless the caller may pull `repository` (None: anything at all)."""
         allowed = (
             self._access.anything(mask) if repository is None else self._access.may_pull(mask, repository)
         )
@@ -177,7 +180,7 @@ def _allow(method: str) -> None:
 
 def _namespace(query: dict[str, list[str]], host: str) -> str | None:
     """The registry that `ns` names; one that is ourselves, as the client sees us, says nothing."""
-    namespace = (query.get("ns") or [None])[0]
+    namespace = first(query, "ns")
     return None if namespace is not None and namespace.lower() == host.lower() else namespace
 
 

@@ -13,7 +13,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import UpstreamError
 from cacheproxy.core.listing import link, page
 from cacheproxy.core.media import OCI_INDEX
-from cacheproxy.core.query import parse_n
+from cacheproxy.core.query import first, parse_n
 from cacheproxy.core.ranges import content_range, multipart, parse_range
 from cacheproxy.core.routing import Target
 from cacheproxy.edge.message import BlobBody, Request, Response
@@ -81,7 +81,7 @@ class Distribution:
         return response
 
     async def _tags(self, operation: ops.Tags, target: Target, request: Request, query: Query) -> Response:
-        n, last = parse_n(query.get("n", ())), (query.get("last") or [None])[0]
+        n, last = parse_n(query.get("n", ())), first(query, "last")
         pulled = await self._listings.tags(target)
         names_, more = page(pulled.items, n, last)
         headers: Headers = [("Content-Type", JSON), *warning_of(pulled.failure)]
@@ -95,7 +95,7 @@ class Distribution:
         self, operation: ops.Referrers, target: Target, request: Request, query: Query
     ) -> Response:
         pulled = await self._listings.referrers(target, operation.digest)
-        wanted = (query.get("artifactType") or [None])[0]
+        wanted = first(query, "artifactType")
         headers: Headers = [("Content-Type", OCI_INDEX), *warning_of(pulled.failure)]
         if wanted is not None:
             headers.append(("OCI-Filters-Applied", "artifactType"))

@@ -1,7 +1,7 @@
 """Answers that were made before: a warm manifest is one look-up and one send.
 
-An entry is keyed by everything its answer depends on: the peer's access class, method, Host and target. It is good
-until a time; what it says of a tag cannot change before, since nobody asks the upstream before.
+An entry is keyed by everything its answer depends on: the peer's access class, method, Host and target. It is
+good until a time; what it says of a tag cannot change before, since nobody asks the upstream before.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.percent import decode
@@ -30,6 +30,12 @@ def parse_query(raw: str) -> dict[str, list[str]]:
             name, _, value = part.partition("=")
             parameters.setdefault(_decode(name), []).append(_decode(value))
     return parameters
+
+
+def first(parameters: Mapping[str, Sequence[str]], name: str) -> str | None:
+    """The parameter's value; of a repeated one the first."""
+    values = parameters.get(name)
+    return values[0] if values else None
 
 
 _NUMBER = re.compile(r"[0-9]+")  # int() alone takes " 5", "1_0" and other scripts' digits

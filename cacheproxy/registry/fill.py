@@ -1,8 +1,9 @@
 """The fill: one download of one blob, followed by any number of readers while it arrives.
 
-A fill is a sparse file and the set of byte intervals that are in it. Transfers add intervals, readers wait for
-them; a sequential download, a resumed one, several ranged ones side by side and a lazy puller's small reads are
-all this code. The hash advances with the contiguous front, and what is unproven at the end is withheld.
+A fill is a sparse file and the set of byte intervals that are in it. Transfers add intervals, readers wait
+for them; a sequential download, a resumed one, several ranged ones side by side and a lazy puller's small
+reads are all this code. The hash advances with the contiguous front, and what is unproven at the end is
+withheld.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ GRACE = 5.0
 
 COMMIT_LIMIT = 60.0
 CLEANUP_LIMIT = 10.0
-"""Limits of what is shielded at the end of a fill (seconds): the commit, and the last checkpoint of an unfinished one."""
+"""Limits (seconds) of what is shielded: the commit, and the last checkpoint of an unfinished fill."""
 
 
 def withheld_from(size: int) -> int:
@@ -91,7 +92,7 @@ class Fill:
         self.proven = False
         self.failure: Exception | None = None
         self.result = "abandoned"
-        """How the run ended: stored, unkept (proven, but not stored), uncached (the disk failed), failed, abandoned."""
+        """stored, unkept (proven but not stored), uncached (the disk failed), failed, abandoned."""
         self.ending = False
         self.gone = trio.Event()
         """The run is over: another may begin."""
@@ -160,7 +161,7 @@ class Fill:
             log.info("fill left unfinished", digest=self.digest, held=self.left_behind, size=self.size)
         except* UpstreamError as group:
             self.failure, self.result = _first(group), "failed"
-        except* OSError as group:
+        except* Exception as group:  # noqa: BLE001 - whatever is wrong with a file ends no daemon
             self._store_failed(_first(group))
         finally:
             await self._end()
@@ -200,7 +201,7 @@ class Fill:
 
     @property
     def left_behind(self) -> int:
-        """Bytes that the next fill can go on from: none after a disk's failure, or when the digest was wrong."""
+        """Bytes that the next fill can go on from: none after a disk's failure or a wrong digest."""
         if self.file is None or self.file.hash_complete or self.result not in ("abandoned", "failed"):
             return 0
         return self.file.held.total
@@ -208,9 +209,9 @@ class Fill:
     def _store_failed(self, error: BaseException) -> None:
         if self.proven:  # the readers have all they need; only the keeping failed
             self.result = "unkept"
-            log.warning("blob not kept", digest=self.digest, error=str(error))
+            log.warning("blob not kept", digest=self.digest, error=repr(error))
             return
-        log.warning("fill goes on uncached", digest=self.digest, error=str(error))
+        log.warning("fill goes on uncached", digest=self.digest, error=repr(error))
         self.failure, self.result = StoreFailed(str(error)), "uncached"
 
     def _close_when_unused(self) -> None:
@@ -297,7 +298,7 @@ class FillView:
         return self._fill.size
 
     async def available(self, offset: int, span: Span) -> int:
-        """Raises UpstreamError when the upstream failed for good, BlobBroken when the fill was ended under us."""
+        """Raises UpstreamError when the upstream failed for good, BlobBroken at a shutdown."""
         fill = self._fill
         self.whole |= not span.bounded
         while self._detour is None:

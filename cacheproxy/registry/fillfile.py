@@ -1,7 +1,8 @@
 """The file of a fill: bytes written as they come, hashed in order, made to last now and then.
 
-Transfers put bytes at any offset; one task writes them in batches in a thread while the next batch comes in, and
-advances the hash with the contiguous front. Bytes that came before their turn are hashed by reading them back.
+Transfers put bytes at any offset; one task writes them in batches in a thread while the next batch comes in,
+and advances the hash with the contiguous front. Bytes that came before their turn are hashed by reading them
+back.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class FillFile:
         self.partial.checkpoint(list(self.held))
 
     def leave(self) -> None:
-        """Blocking. A last checkpoint; the next fill goes on from it, even while this one's file is still read."""
+        """Blocking. A last checkpoint: the next fill goes on from it, even while this file is still read."""
         for offset, chunk in self._queue:
             self.partial.write(offset, [chunk])
             self.held.add(offset, offset + len(chunk))

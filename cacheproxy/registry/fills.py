@@ -20,7 +20,9 @@ from cacheproxy.store.partial import Partial
 log = structlog.get_logger()
 
 DISK_THREADS = 8
-"""Threads that write, hash and sync for all fills together: a slow disk may hold so many, and nothing else waits for them."""
+"""Threads that write, hash and sync for all fills together: a slow disk may hold so many, and nothing else
+waits for them.
+"""
 
 
 class Shelf(Protocol):
@@ -31,7 +33,7 @@ class Shelf(Protocol):
         ...
 
     async def keep(self, partial: Partial) -> None:
-        """Make a proven file a stored blob, in the durable order. Raises OSError when it could not be kept."""
+        """Make a proven file a stored blob, in the durable order. Raises OSError."""
         ...
 
 
@@ -46,7 +48,7 @@ class Fills:
         self._disk = trio.CapacityLimiter(DISK_THREADS)
 
     async def join(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str]:
-        """A view of a blob that is not stored, and the outcome: "coalesced" (a fill was running), "miss", "bypass"."""
+        """A view of a blob that is not stored, and the outcome: coalesced, miss, or bypass (uncached)."""
         while (fill := self._running.get(digest)) is not None:
             if not fill.ending:
                 fill.route.add(source)

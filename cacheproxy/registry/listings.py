@@ -26,7 +26,7 @@ from cacheproxy.store.scratch import Scratch
 log = structlog.get_logger()
 
 KEPT = 30 * 86400.0
-"""Seconds a list stays in the scratch store, for the day its upstream is down; how long it is fresh is the rule's."""
+"""Seconds a list stays in the scratch store, fresh or not, for the day its upstream is down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Listings:
         )
 
     async def referrers(self, target: Target, subject: Digest) -> PulledList:
-        """Descriptors of what refers to the image: upstream's answer or its fallback tag, and what is cached here."""
+        """Descriptors of what refers to the image: the upstream's, or its fallback tag's, and those here."""
         return await self._list(
             f"referrers {target.repository} {subject}",
             target,
@@ -130,7 +130,7 @@ class Listings:
         return _merged(listed, await self._own_referrers(target, subject))
 
     async def _from_fallback_tag(self, target: Target, subject: Digest) -> Sequence[dict[str, Any]]:
-        """The index under `sha256-<hex>`, where registries without the API keep referrers (distribution-spec)."""
+        """Where registries without the API keep them (distribution-spec, "Referrers Tag Schema")."""
         registry = self._origins[target.upstream].registry
         try:
             fetched = await registry.get_manifest(target.remote, fallback_tag(subject))

@@ -1,4 +1,4 @@
-"""Pulling manifests: from here when what is here is good, else from the upstream, else stale if that is allowed."""
+"""Pulling manifests: what is here while it is fresh, else the upstream's, else stale where allowed."""
 
 from __future__ import annotations
 

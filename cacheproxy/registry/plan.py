@@ -1,8 +1,8 @@
-"""Which bytes of a blob to fetch next: pure bookkeeping over what was received, is claimed, and is waited for.
+"""Which bytes of a blob to fetch next: bookkeeping over what was received, is claimed, and is waited for.
 
-A claim is a run of missing bytes that one transfer has undertaken to bring. Claims never overlap one another or
-what was received, so no byte is asked for twice. A reader far ahead of every transfer splits the claim that would
-reach it last: its owner stops at the new end, a second transfer starts where the reader waits.
+A claim is a run of missing bytes that one transfer has undertaken to bring. Claims never overlap one another
+or what was received, so no byte is asked for twice. A reader far ahead of every transfer splits the claim
+that would reach it last: its owner stops at the new end, a second transfer starts where the reader waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cacheproxy.core.blob import Span
 from cacheproxy.core.intervals import Intervals
 
 NEAR = 8 << 20
-"""A transfer at most so many bytes short of a waiting reader is let run: it arrives sooner than a new request."""
+"""A transfer at most so many bytes short of a waiting reader arrives sooner than a new request."""
 
 STEP = 256 << 10
 """What a bounded read brings is rounded up to this, so that small neighbouring reads share one request."""
@@ -22,7 +22,7 @@ STEP = 256 << 10
 
 @dataclass(eq=False, slots=True)
 class Claim:
-    """[position, stop) is still to come. `position` moves with each byte; `stop` falls when the claim is split."""
+    """[position, stop) is still to come: `position` moves with each byte, `stop` falls at a split."""
 
     position: int
     stop: int
@@ -52,8 +52,8 @@ class Plan:
     def next(self, demands: Iterable[Demand], *, whole: bool, piece: int | None, split: bool) -> Claim | None:
         """Claim the run that is most wanted: first what a reader waits for, then (if `whole`) the lowest gap.
 
-        `piece` limits a claim's length in bytes; None takes the gap to its end. `split` allows a second transfer
-        inside another's claim; without it, a reader in a claimed run waits for its owner.
+        `piece` limits a claim's length in bytes; None takes the gap to its end. `split` allows a second
+        transfer inside another's claim; without it, a reader in a claimed run waits for its owner.
         """
         for demand in demands:
             claim = self._for(demand, piece, split=split)

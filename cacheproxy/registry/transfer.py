@@ -15,11 +15,13 @@ from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.plan import Claim
 
 TRIES = 3
-"""Failures in a row, without one byte in between, that end a transfer. Progress starts the count anew: a transfer
-has no total time and no total number of resumptions."""
+"""Failures in a row, without one byte in between, that end a transfer. Progress starts the count anew: a
+transfer has no total time and no total number of resumptions."""
 
 BACKOFF = (0.1, 0.5, 2.0)
-"""Seconds before asking an upstream again that just failed, halved to whole at random; another mirror is asked at once."""
+"""Seconds before asking an upstream again that just failed, halved to whole at random; another mirror is
+asked at once.
+"""
 
 PATIENCE_WITH_LIMITS = 30.0
 """A transfer that has already brought bytes waits at most so long (seconds) for a 429 to pass."""
@@ -165,7 +167,7 @@ async def bring(
     opened: Callable[[Stream], None],
     deliver: Callable[[bytes], Awaitable[None]],
 ) -> None:
-    """Deliver the claim's bytes in order. `deliver` moves `claim.position`; `opened` hears of each answer's header.
+    """Deliver the claim's bytes in order. `deliver` moves `claim.position`; `opened` hears of each answer.
 
     Raises UpstreamError when every endpoint has failed for good.
     """

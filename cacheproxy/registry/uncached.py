@@ -26,8 +26,9 @@ READ_BACK = 1 << 20
 class Uncached:
     """A BlobView without a file. Reads of one span go forward; another span starts another request upstream.
 
-    A response for all of the blob is proven like a fill's. One that starts in the middle can only be proven when
-    `before(offset, count)` can read the bytes before it; else the client, who has them, is the one to judge.
+    A response for all of the blob is proven like a fill's. One that starts in the middle can only be proven
+    when `before(offset, count)` can read the bytes before it; else the client, who has them, is the one to
+    judge.
     """
 
     def __init__(

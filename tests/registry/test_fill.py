@@ -117,9 +117,14 @@ async def test_tail_waits_for_the_proof(shelf: Shelf, upstream: FakeUpstream, cl
         view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
         span = Span(0, SIZE, bounded=False)
         at = 0
-        with pytest.raises(UpstreamError) as failure:
+
+        async def take_all() -> None:
+            nonlocal at
             while True:
                 at += await view.available(at, span)
+
+        with pytest.raises(UpstreamError) as failure:
+            await take_all()
         view.close()
     assert at == SIZE - WITHHELD
     assert failure.value.cause is Cause.PROTOCOL
@@ -406,3 +411,14 @@ async def test_next_fill_goes_on_while_the_failed_one_is_still_read(
         assert await read(slow, 0, MIB, bounded=True) == upstream.data[:MIB]
         slow.close()
     assert upstream.sent == SIZE
+
+
+async def test_fault_of_ours_ends_neither_the_daemon_nor_the_pull(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(shelf, "partial", broken)
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -62,7 +64,7 @@ async def test_a_failure_is_everybodys(autojump_clock: MockClock) -> None:
 
 
 async def test_the_next_call_after_a_failure_is_a_new_one(autojump_clock: MockClock) -> None:
-    outcomes = iter([ValueError("no"), 5])
+    outcomes: Iterator[ValueError | int] = iter([ValueError("no"), 5])
 
     async def call() -> int:
         outcome = next(outcomes)

@@ -61,9 +61,14 @@ async def test_wrong_bytes_never_end_well(upstream: FakeUpstream, autojump_clock
     async with trio.open_nursery() as nursery:
         view = view_of(upstream, nursery)
         span = Span(0, SIZE, bounded=False)
-        with pytest.raises(BlobBroken):
+
+        async def take_all() -> None:
+            nonlocal at
             while True:
                 at += len(await view.read(at, await view.available(at, span)))
+
+        with pytest.raises(BlobBroken):
+            await take_all()
         view.close()
     assert at == SIZE - WITHHELD
 
