@@ -40,8 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """The folder of all state. Not pytest's own: gigabytes of unpacked layers are not worth keeping."""
-    with tempfile.TemporaryDirectory(prefix="cacheproxy-e2e-", ignore_cleanup_errors=True) as folder:
+    """The folder of all state. Not pytest's own: unpacked layers are not worth keeping, and podman wants
+    paths below 50 characters."""
+    with tempfile.TemporaryDirectory(prefix="e2e-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,8 @@ default = true
 allow_addresses = ["127.0.0.0/8"]
 {options}
 """
+LOGGED_WITHIN = 5.0
+"""Seconds from an answer to its line in the access log, on a busy machine."""
 _BLOB_READ = re.compile(r'"GET /v2/\S+/blobs/(?P<digest>[^?\s]+)\S* HTTP/1\.1" 20[06] ')
 
 
@@ -65,9 +69,14 @@ class Server:
 
 
 class Distribution(Server):
-    def blob_reads(self) -> Counter[str]:
-        """How often each blob was sent, by its access log."""
-        return Counter(found["digest"] for found in _BLOB_READ.finditer(self.log.read_text()))
+    def blob_reads(self, wanted: Set[str]) -> Counter[str]:
+        """How often each blob was sent, by the access log, which may be a little late with those wanted."""
+        deadline = time.monotonic() + LOGGED_WITHIN
+        while True:
+            reads = Counter(found["digest"] for found in _BLOB_READ.finditer(self.log.read_text()))
+            if wanted <= set(reads) or time.monotonic() > deadline:
+                return reads
+            time.sleep(0.05)
 
     def requests(self) -> int:
         return self.log.read_text().count(' HTTP/1.1" ')
@@ -76,7 +85,14 @@ class Distribution(Server):
 @dataclass
 class Daemon(Server):
     metrics_port: int
-    state: Path
+    ends_with: int = 0
+    """The exit status that `daemon` expects in the end."""
+
+    def kill(self) -> None:
+        """As a power cut would, but for the page cache."""
+        self.process.kill()
+        self.process.wait()
+        self.ends_with = -signal.SIGKILL
 
     def metric(self, name: str) -> float:
         """A metric's value, all its labels together."""
@@ -136,7 +152,10 @@ def daemon(
     argv = [sys.executable, "-m", "cacheproxy", "serve", "--config", str(config)]
     with running(Command(argv, {**environment(folder), "PYTHONPATH": str(REPOSITORY)}), log) as process:
         wait_until(lambda: answers(metrics_port, "/readyz"), process, log)
-        yield Daemon(port, log, process, metrics_port, folder / "state")
+        started = Daemon(port, log, process, metrics_port)
+        yield started
+    assert process.returncode == started.ends_with, log.read_text()[-2000:]
+    assert "Traceback" not in log.read_text()
 
 
 @contextmanager
