@@ -7,6 +7,7 @@ CredentialsFailed
 from __future__ import annotations
 
 import base64
+import math
 import os
 import subprocess
 from collections.abc import Sequence
@@ -39,8 +40,8 @@ KEPT_SECONDS = 600.0
 shortest-lived ones in use (cloud tokens) live an hour."""
 
 BELIEVED_SECONDS = 10.0
-"""Credentials this young are not read again because a registry refused them: pulls of what we may not have
-must not start a helper each."""
+"""What was read so recently is not read again because a registry refused it, or because reading failed: pulls
+of what we may not have must not start a helper each, nor wait in line for one that hangs."""
 
 LARGEST_FILE = 1 << 20
 """Bytes of a secret or a docker configuration."""
@@ -83,7 +84,9 @@ class Account:
         self._source = source
         self._server = server
         self._credentials: Credentials | None = None
-        self._read_at = -float("inf")
+        self._failure: CredentialsFailed | None = None
+        self._read_at = -math.inf
+        self._read_again = -math.inf
         self._reading = trio.Lock()
 
     async def current(self) -> Credentials | None:
@@ -91,15 +94,25 @@ class Account:
         if self._source is None:
             return None
         async with self._reading:
-            if trio.current_time() >= self._read_at + KEPT_SECONDS:
-                self._credentials = await look_up(self._source, self._server)
-                self._read_at = trio.current_time()
+            if trio.current_time() >= self._read_again:
+                await self._read(self._source)
+            if self._failure is not None:
+                raise self._failure
             return self._credentials
 
+    async def _read(self, source: CredentialSource) -> None:
+        self._failure = None
+        try:
+            self._credentials = await look_up(source, self._server)
+        except CredentialsFailed as error:
+            self._failure = error
+        self._read_at = trio.current_time()
+        self._read_again = self._read_at + (KEPT_SECONDS if self._failure is None else BELIEVED_SECONDS)
+
     def doubt(self, credentials: Credentials) -> None:
-        """The server refused them: read again, unless they were read just now."""
-        if credentials == self._credentials and trio.current_time() >= self._read_at + BELIEVED_SECONDS:
-            self._read_at = -float("inf")
+        """The server refused them: they are read again, but not before they are BELIEVED_SECONDS old."""
+        if credentials == self._credentials:
+            self._read_again = min(self._read_again, self._read_at + BELIEVED_SECONDS)
 
 
 def server_name(registry: str, host: str) -> str:

@@ -27,8 +27,8 @@ PAGES = 200
 ITEMS = 100_000
 """Where an endless list ends."""
 
-LARGEST_PAGE = 4 << 20
-"""Bytes."""
+LARGEST_PAGE = 16 << 20
+"""Bytes. Google's registries describe every manifest of the repository beside its tags, without paging."""
 
 LONGEST_QUERY = 2 << 10
 

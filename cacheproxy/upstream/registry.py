@@ -18,7 +18,7 @@ from cacheproxy.core import operations
 from cacheproxy.core.digest import Digest, InvalidDigest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.core.manifest import MAX_MANIFEST
-from cacheproxy.core.media import ACCEPT
+from cacheproxy.core.media import ACCEPT, OCI_INDEX
 from cacheproxy.upstream import blobstream, lists
 from cacheproxy.upstream.asking import Answer, Asker, Call, Endpoint
 from cacheproxy.upstream.blobstream import BlobStream
@@ -161,7 +161,7 @@ class Registry:
     async def referrers(self, repository: str, digest: Digest) -> list[dict[str, Any]] | None:
         """The descriptors of what refers to the manifest; None where the upstream has no referrers API."""
         target = operations.path(operations.Referrers(repository, digest))
-        call = Call("GET", target, "referrers", _pull(repository))
+        call = Call("GET", target, "referrers", _pull(repository), [("Accept", OCI_INDEX)])
         return await lists.referrers(self._mirrors, call, lambda: self._deadline(None))
 
     def _deadline(self, patience: float | None) -> float:

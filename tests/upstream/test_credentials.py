@@ -304,13 +304,17 @@ async def test_refused_credentials_are_read_again(password: Path, mock_clock: Mo
     assert await current(account) == "new", "what was refused is not what is kept now"
 
 
-async def test_credentials_read_just_now_are_believed(password: Path) -> None:
+async def test_credentials_read_just_now_are_believed_a_little_longer(
+    password: Path, mock_clock: MockClock
+) -> None:
     account = Account(FixedLogin("u", FileSecret(password)), "host")
     old = await account.current()
     assert old is not None
     put(password, "new")
     account.doubt(old)
     assert await current(account) == "old"
+    mock_clock.jump(BELIEVED_SECONDS)
+    assert await current(account) == "new"
 
 
 async def test_source_is_read_once_for_all_who_ask_at_once(program: Program, tmp_path: Path) -> None:
@@ -322,12 +326,15 @@ async def test_source_is_read_once_for_all_who_ask_at_once(program: Program, tmp
     assert log.read_text() == "get host\n"
 
 
-async def test_failure_is_not_kept(tmp_path: Path) -> None:
+async def test_failure_is_kept_for_a_moment_only(tmp_path: Path, mock_clock: MockClock) -> None:
     path = tmp_path / "late"
     account = Account(FixedLogin("u", FileSecret(path)), "host")
     with pytest.raises(CredentialsFailed):
         await account.current()
-    path.write_text("here")
+    put(path, "here")
+    with pytest.raises(CredentialsFailed):
+        await account.current()
+    mock_clock.jump(BELIEVED_SECONDS)
     assert await current(account) == "here"
 
 
