@@ -113,7 +113,7 @@ def parse(path: str) -> Operation:
     if lead and not rest:
         return Ping()
     name, noun, last = ["", "", *rest.rsplit("/", 2)][-3:]
-    if not name or noun not in _BY_NOUN:
+    if not name or not last or noun not in _BY_NOUN:
         raise _no_such_operation()
     return _BY_NOUN[noun].make(parse_requested(f"{lead}/{name}" if lead else name), last)
 
