@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.percent import decode
 
+_NUMBER = re.compile(r"[0-9]+")  # int() alone takes " 5", "1_0" and other scripts' digits
+
 MAX_QUERY = 4096
 """Characters: several times what any client sends."""
 
@@ -36,9 +38,6 @@ def first(parameters: Mapping[str, Sequence[str]], name: str) -> str | None:
     """The parameter's value; of a repeated one the first."""
     values = parameters.get(name)
     return values[0] if values else None
-
-
-_NUMBER = re.compile(r"[0-9]+")  # int() alone takes " 5", "1_0" and other scripts' digits
 
 
 def parse_n(values: Sequence[str]) -> int | None:

@@ -104,18 +104,18 @@ def failure(cause: Cause, because: Cause | None = None) -> UpstreamError:
 
 @pytest.mark.parametrize("cause", Cause)
 def test_stale_is_served_for_the_rules_causes_only(cause: Cause) -> None:
-    assert may_serve_stale(TagState(OLD, 0), STALE, failure(cause), 10) == (cause in STALE.causes)
+    assert may_serve_stale(TagState(OLD, 5000), STALE, failure(cause), 5010) == (cause in STALE.causes)
 
 
-@pytest.mark.parametrize(("now", "may"), [(0, True), (1000, True), (1000.1, False)])
+@pytest.mark.parametrize(("now", "may"), [(5000, True), (6000, True), (6000.1, False)])
 def test_stale_is_served_for_the_rules_time(now: float, may: bool) -> None:
-    assert may_serve_stale(TagState(OLD, 0), STALE, failure(Cause.DNS), now) is may
+    assert may_serve_stale(TagState(OLD, 5000), STALE, failure(Cause.DNS), now) is may
 
 
 @pytest.mark.parametrize(("because", "may"), [(Cause.DNS, True), (Cause.CONNECT, False)])
 def test_an_open_breaker_counts_as_what_opened_it(because: Cause, may: bool) -> None:
-    assert may_serve_stale(TagState(OLD, 0), STALE, failure(Cause.BREAKER, because), 10) is may
+    assert may_serve_stale(TagState(OLD, 5000), STALE, failure(Cause.BREAKER, because), 5010) is may
 
 
 def test_the_image_that_is_here_stands_in_for_one_that_moved() -> None:
-    assert may_serve_stale(TagState(OLD, 0, pending=NEW), STALE, failure(Cause.SERVER), 10)
+    assert may_serve_stale(TagState(OLD, 5000, pending=NEW), STALE, failure(Cause.SERVER), 5010)

@@ -347,7 +347,7 @@ def padded(size: int) -> bytes:
 
 
 def test_a_manifest_of_the_largest_size_is_read_and_a_byte_more_is_not() -> None:
-    assert len(padded(MAX_MANIFEST)) == MAX_MANIFEST
+    assert len(padded(MAX_MANIFEST)) == MAX_MANIFEST == 4 * 1024 * 1024
     assert parse(padded(MAX_MANIFEST)).layers
     assert "larger than" in refusal(padded(MAX_MANIFEST + 1))
 

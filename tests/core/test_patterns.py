@@ -23,6 +23,7 @@ from cacheproxy.core.patterns import Patterns
         ("a/**/z", ["a/z", "a/b/z", "a/b/c/z"], ["a", "z", "a/b", "a/zz"]),
         ("a/**/m/**/z", ["a/m/z", "a/b/m/c/d/z", "a/m/m/z"], ["a/z", "a/m", "a/b/z"]),
         ("**/**", ["a", "a/b"], []),
+        ("a/**/m/**/m/**/z", ["a/m/m/z", "a/m/x/m/z"], ["a/m/z", "a/m/x/z"]),
         ("team/*", ["team/a"], ["team/a/b", "team"]),
         ("v*", ["v", "v1", "v1.2"], ["1v", "v/1"]),
         ("*-dev", ["a-dev", "-dev"], ["dev", "a-dev2"]),

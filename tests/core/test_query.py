@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.core.errors import OCIError
-from cacheproxy.core.query import MAX_PAGE, MAX_PARAMETERS, MAX_QUERY, parse_n, parse_query
+from cacheproxy.core.query import MAX_PAGE, MAX_PARAMETERS, MAX_QUERY, first, parse_n, parse_query
 
 printable = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)
 
@@ -52,6 +52,15 @@ def test_a_bad_query_is_400(raw: str) -> None:
     with pytest.raises(OCIError) as caught:
         parse_query(raw)
     assert caught.value.status == 400
+
+
+def test_a_query_of_the_largest_size_is_read() -> None:
+    assert parse_query("x" * MAX_QUERY)
+
+
+def test_of_a_repeated_parameter_the_first_counts() -> None:
+    parameters = parse_query("a=1&a=2&b=")
+    assert [first(parameters, name) for name in ("a", "b", "c")] == ["1", "", None]
 
 
 def test_parameters_have_a_limit() -> None:

@@ -164,6 +164,7 @@ def test_a_content_range_may_leave_the_total_open() -> None:
         "",
         "bytes */100",
         "bytes 9-5/100",
+        "bytes 9-8/100",
         "bytes 0-100/100",
         "bytes 0-9/0",
         "bytes 0-9",
