@@ -15,9 +15,6 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
-EMPTY = "application/vnd.oci.empty.v1+json"
-"""Media type of a config that says nothing (image-spec, "Guidance for an Empty Descriptor")."""
-
 Kind = Literal["index", "image", "artifact"]
 
 KINDS: Mapping[str, Kind] = {
@@ -31,13 +28,5 @@ KINDS: Mapping[str, Kind] = {
 SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 """Docker's first schema: its digest is not over the bytes that are sent. Read only to be refused by name."""
 
-INDEX_TYPES = frozenset(name for name, kind in KINDS.items() if kind == "index")
-MANIFEST_TYPES = frozenset(KINDS)
-
 ACCEPT = ", ".join(KINDS)
 """Sent with each manifest request to an upstream: what a client accepts never changes what is fetched."""
-
-
-def kind(media_type: str) -> Kind | None:
-    """What a manifest of this type is; None: not one we know."""
-    return KINDS.get(media_type)
