@@ -35,6 +35,10 @@ class Intervals:
         run = bisect_right(self._starts, offset) - 1
         return max(offset, self._stops[run]) if run >= 0 else offset
 
+    def contains(self, start: int, stop: int) -> bool:
+        """Whether each byte from `start` up to `stop` is in the set."""
+        return start >= stop or self.covered_to(start) >= stop
+
     def gaps(self, start: int, stop: int) -> list[tuple[int, int]]:
         """What is missing from `start` up to `stop`, ascending."""
         missing = []

@@ -47,6 +47,12 @@ def test_covered_to_is_where_the_models_run_ends(added: list[tuple[int, int]], o
 
 
 @given(st.lists(pairs, max_size=12), pairs)
+def test_contains_is_the_models_superset(added: list[tuple[int, int]], pair: tuple[int, int]) -> None:
+    intervals, model = both(added)
+    assert intervals.contains(*pair) == model.issuperset(range(*pair))
+
+
+@given(st.lists(pairs, max_size=12), pairs)
 def test_gaps_are_the_models_complement(added: list[tuple[int, int]], pair: tuple[int, int]) -> None:
     intervals, model = both(added)
     gaps = intervals.gaps(*pair)
