@@ -94,8 +94,8 @@ class Door:
             raise OCIError(
                 "UNSUPPORTED", "an upstream of this daemon is this daemon: see upstream.url", status=508
             )
-        operation = ops.parse(request.path)
         _allow(request.method)
+        operation = ops.parse(request.path)
         mask = self._class_of(request.peer)
         if isinstance(operation, ops.Ping):
             self._admit(request, mask, None)

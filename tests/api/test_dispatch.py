@@ -406,7 +406,10 @@ async def test_a_ready_answer_is_not_given_to_who_may_not_have_it(tmp_path: Path
     ("method", "target", "status", "code"),
     [
         ("PUT", "/v2/debian/manifests/latest", 403, "DENIED"),
+        ("POST", "/v2/debian/blobs/uploads/", 403, "DENIED"),
         ("DELETE", "/v2/debian/manifests/latest", 405, "UNSUPPORTED"),
+        ("GET", "/v2/_catalog", 404, "UNSUPPORTED"),
+        ("GET", "/v1/search", 404, "UNSUPPORTED"),
         ("GET", "/v2/Debian/manifests/latest", 400, "NAME_INVALID"),
         ("GET", "/v2/debian/blobs/sha256:short", 400, "DIGEST_INVALID"),
         ("GET", "/v2/debian/tags/list?n=many", 400, "PAGINATION_NUMBER_INVALID"),
