@@ -122,7 +122,7 @@ async def main(
         space = await _space(config, stores)
         background.start_soon(_reap, stores.content, space)
         clients = _client_door(config, stores, origins, space, background, via)
-        checks = {"database": bind(_readable, stores.records), "store": bind(_writable, stores.content)}
+        checks = {"database": bind(_usable, stores), "store": bind(_writable, stores.content)}
         operators = OperatorDoor(checks)
         await _serve(config, clients, operators, background, drain, task_status)
         background.cancel_scope.cancel()
@@ -230,8 +230,11 @@ def _observer(meter: Meter, write: Log) -> Log:
     return observe
 
 
-async def _readable(records: Records) -> None:
-    await records.repository("")
+async def _usable(stores: Stores) -> None:
+    """The database answers, and has not lost the disk's trust."""
+    await stores.records.repository("")
+    if stores.database.suspect is not None:
+        raise stores.database.suspect
 
 
 async def _writable(content: DiskContent) -> None:

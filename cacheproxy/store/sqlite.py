@@ -17,7 +17,7 @@ import trio
 
 from cacheproxy.store.connection import SQLiteTx, connect, create, meaning
 from cacheproxy.store.database import Tx
-from cacheproxy.store.errors import StoreBusy
+from cacheproxy.store.errors import StoreBusy, StoreSuspect
 from cacheproxy.store.migrations import migrate
 from cacheproxy.store.writer import Writer
 
@@ -62,6 +62,11 @@ class SQLite:
                 reader.close()
         finally:
             await writer.aclose()
+
+    @property
+    def suspect(self) -> StoreSuspect | None:
+        """Why nothing is written any more, until a restart; None: all is well."""
+        return self._writer.suspect
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         await trio.lowlevel.checkpoint()

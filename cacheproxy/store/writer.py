@@ -52,7 +52,8 @@ class Writer:
         self._tx = SQLiteTx(connection)
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop = trio.lowlevel.current_trio_token()
-        self._suspect: StoreSuspect | None = None
+        self.suspect: StoreSuspect | None = None
+        """Why nothing is written any more; None: all is well."""
         self._log_pages = 0
         self._closed = False
         connection.set_wal_hook(self._note_log)
@@ -115,12 +116,12 @@ class Writer:
     def _settle(self, jobs: list[_Job]) -> None:
         """Give every job a result or an error; a result only for what is committed."""
         try:
-            if self._suspect is not None:
-                raise self._suspect
+            if self.suspect is not None:
+                raise self.suspect
             self._commit(jobs)
         except BaseException as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
-            if isinstance(error, StoreSuspect) and self._suspect is None:
-                self._suspect = error
+            if isinstance(error, StoreSuspect) and self.suspect is None:
+                self.suspect = error
                 log.critical("database suspect, no more writing until a restart", error=str(error))
             with suppress(apsw.Error):
                 if self._connection.in_transaction:
@@ -159,7 +160,7 @@ class Writer:
 
     def _move_log(self) -> None:
         """Move the log into the file, once those who wait have heard; SQLite would do it in their commit."""
-        if self._log_pages < CHECKPOINT_PAGES or self._suspect is not None:
+        if self._log_pages < CHECKPOINT_PAGES or self.suspect is not None:
             return
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -167,7 +168,7 @@ class Writer:
             failure = meaning(error)
             # What stays in the log is safe there; only a disk that fails is news.
             if isinstance(failure, StoreSuspect):
-                self._suspect = failure
+                self.suspect = failure
                 log.critical("database suspect, no more writing until a restart", error=str(failure))
 
 
