@@ -12,7 +12,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial as bind
 
@@ -143,9 +143,11 @@ async def _stores(config: Config) -> AsyncIterator[Stores]:
 @asynccontextmanager
 async def _upstreams(config: Config, via: str) -> AsyncIterator[dict[str, Registry]]:
     """No upstream is contacted here: the daemon starts, and serves what it has, when all of them are down."""
-    async with trio.open_nursery() as renewals:
+    async with AsyncExitStack() as clients, trio.open_nursery() as renewals:
         yield {
-            upstream.prefix: await wiring.open_registry(wiring.upstream_settings(upstream, via), renewals)
+            upstream.prefix: await clients.enter_async_context(
+                wiring.open_registry(wiring.upstream_settings(upstream, via), renewals)
+            )
             for upstream in config.upstreams
         }
         renewals.cancel_scope.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -88,12 +90,14 @@ def upstream_settings(upstream: c.Upstream, via: str) -> s.UpstreamSettings:
     )
 
 
-async def open_registry(settings: s.UpstreamSettings, nursery: trio.Nursery) -> Registry:
+@asynccontextmanager
+async def open_registry(settings: s.UpstreamSettings, nursery: trio.Nursery) -> AsyncIterator[Registry]:
     """A client of the upstream, which is not contacted. Raises CannotStart."""
     proxy = None if settings.proxy is None else Proxy.parse(settings.proxy)
     gate = AddressGate(settings.allow_addresses)
     dialer = Dialer(gate, await _tls(settings), identified=await _identified(settings), proxy=proxy)
-    return Registry(settings, OwnedTransport(dialer, max_idle=2 * settings.connections), nursery)
+    async with OwnedTransport(dialer, max_idle=2 * settings.connections) as transport:
+        yield Registry(settings, transport, nursery)
 
 
 async def _tls(settings: s.UpstreamSettings) -> ssl.SSLContext:

@@ -96,6 +96,8 @@ class Fill:
         self.ending = False
         self.gone = trio.Event()
         """The run is over: another may begin."""
+        self._file_left = False
+        """No thread of the run uses the file any more: its descriptor may be closed."""
         self._rules = rules
         self._disk = disk
         self._plan = Plan(size, ())
@@ -192,11 +194,16 @@ class Fill:
         self._tell_readers()
         if self.file is not None and self.result != "stored":
             leave = self.file.leave if self.left_behind else self.file.partial.discard
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANUP_LIMIT):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANUP_LIMIT) as limit:
                 try:
                     await trio.to_thread.run_sync(leave, limiter=self._disk, abandon_on_cancel=True)
                 except OSError as error:
                     log.warning("partial file lost", digest=self.digest, error=str(error))
+            if limit.cancelled_caught:
+                # Never closed, then: the thread would go on with whatever file gets the number next.
+                log.error("partial file left to a disk that hangs", digest=self.digest)
+                return
+        self._file_left = True
         self._close_when_unused()
 
     @property
@@ -215,7 +222,7 @@ class Fill:
         self.failure, self.result = StoreFailed(str(error)), "uncached"
 
     def _close_when_unused(self) -> None:
-        if self.ending and not self._readers and self.file is not None:
+        if self._file_left and not self._readers and self.file is not None:
             self.file.partial.close()
 
     # Transfers: which run, and what they bring.

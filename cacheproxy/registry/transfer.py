@@ -15,8 +15,12 @@ from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.plan import Claim
 
 TRIES = 3
-"""Failures in a row, without one byte in between, that end a transfer. Progress starts the count anew: a
+"""Failures in a row, without progress in between, that end a transfer. Progress starts the count anew: a
 transfer has no total time and no total number of resumptions."""
+
+PROGRESS = 64 << 10
+"""Bytes that must have come for that. An upstream that breaks off after less, or drips (the least rate brings
+60 KiB in the minute it is measured over), again and again, would hold its clients and a slot for ever."""
 
 BACKOFF = (0.1, 0.5, 2.0)
 """Seconds before asking an upstream again that just failed, halved to whole at random; another mirror is
@@ -182,9 +186,9 @@ async def bring(
                 opened(stream)
                 await _pour(stream, claim, candidate, deliver)
         except UpstreamError as error:
-            moved = claim.position > before
-            route.progress |= moved
-            failures = 1 if moved else failures + 1
+            brought = claim.position - before
+            route.progress |= brought > 0
+            failures = 1 if brought >= PROGRESS else failures + 1
             await trio.sleep(route.setback(error, candidate, failures))
         else:
             route.progress = True

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from cacheproxy.registry.fill import GRACE, WITHHELD, FillRules
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.transfer import Source
+from cacheproxy.store.partial import Partial
 from tests.registry.conftest import Shelf, pattern
 from tests.registry.fakes import (
     FakeUpstream,
@@ -243,6 +245,16 @@ async def test_progress_never_runs_out_of_resumptions(
     assert upstream.sent == SIZE
 
 
+async def test_drip_is_no_progress(shelf: Shelf, upstream: FakeUpstream, clock: MockClock) -> None:
+    upstream.faults = [breaks_after(10, Cause.TIMEOUT)] * 3
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError) as failure:
+            await pull(all_fills, upstream)
+        assert await pull(all_fills, upstream) == upstream.data
+    assert failure.value.cause is Cause.TIMEOUT
+    assert upstream.asked == [(0, None), (10, SIZE), (20, SIZE), (30, SIZE)]
+
+
 async def test_upstream_that_never_sends_ends_the_fill(
     shelf: Shelf, upstream: FakeUpstream, clock: MockClock
 ) -> None:
@@ -346,8 +358,6 @@ async def test_fill_goes_on_after_a_restart(shelf: Shelf, upstream: FakeUpstream
 async def test_full_disk_goes_on_uncached(
     shelf: Shelf, upstream: FakeUpstream, clock: MockClock, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cacheproxy.store.partial import Partial
-
     real = Partial.write
 
     def write(self: Partial, offset: int, chunks: list[bytes]) -> None:
@@ -422,3 +432,20 @@ async def test_fault_of_ours_ends_neither_the_daemon_nor_the_pull(
     monkeypatch.setattr(shelf, "partial", broken)
     async with fills(shelf) as all_fills:
         assert await pull(all_fills, upstream) == upstream.data
+
+
+async def test_reader_that_leaves_does_not_close_the_file_under_its_checkpoint(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checkpoint(self: Partial, intervals: list[tuple[int, int]]) -> None:
+        time.sleep(0.01)  # the reader hears of the failure, and is gone
+        real(self, intervals)
+
+    real = Partial.checkpoint
+    monkeypatch.setattr(Partial, "checkpoint", checkpoint)
+    upstream.faults = [breaks_after(2 * MIB), *[refuses(Cause.CONNECT)] * 2]
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError):
+            await pull(all_fills, upstream)
+        assert await pull(all_fills, upstream) == upstream.data
+    assert upstream.sent == SIZE
