@@ -435,15 +435,15 @@ async def test_fault_of_ours_ends_neither_the_daemon_nor_the_pull(
 
 
 async def test_reader_that_leaves_does_not_close_the_file_under_its_checkpoint(
-    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def checkpoint(self: Partial, intervals: list[tuple[int, int]]) -> None:
-        time.sleep(0.01)  # the reader hears of the failure, and is gone
+        time.sleep(0.05)  # the reader hears of the failure, and is gone
         real(self, intervals)
 
     real = Partial.checkpoint
     monkeypatch.setattr(Partial, "checkpoint", checkpoint)
-    upstream.faults = [breaks_after(2 * MIB), *[refuses(Cause.CONNECT)] * 2]
+    upstream.faults = [breaks_after(2 * MIB), refuses(Cause.MISSING)]
     async with fills(shelf) as all_fills:
         with pytest.raises(UpstreamError):
             await pull(all_fills, upstream)
