@@ -50,18 +50,24 @@ class Fills:
     async def join(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str]:
         """A view of a blob that is not stored, and the outcome: coalesced, miss, or bypass (uncached)."""
         while (fill := self._running.get(digest)) is not None:
+            if fill.size != size:
+                # One of two manifests lies about it, and only the bytes will tell which.
+                return self._uncached(digest, size, source, "size"), "bypass"
             if not fill.ending:
                 fill.route.add(source)
                 return fill.join(), "coalesced"
             await fill.gone.wait()
         if not self._space.reserve(digest, size):
-            metrics.UNCACHED.labels("budget").inc()
-            return Uncached(digest, size, Route(source), self._nursery), "bypass"
+            return self._uncached(digest, size, source, "budget"), "bypass"
         fill = Fill(digest, size, Route(source), self._rules, self._disk, self._detour)
         self._running[digest] = fill
         view = fill.join()
         self._nursery.start_soon(self._run, fill)
         return view, "miss"
+
+    def _uncached(self, digest: Digest, size: int, source: Source, reason: str) -> BlobView:
+        metrics.UNCACHED.labels(reason).inc()
+        return Uncached(digest, size, Route(source), self._nursery)
 
     def running(self, digest: Digest) -> bool:
         return digest in self._running

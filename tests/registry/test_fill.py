@@ -449,3 +449,20 @@ async def test_reader_that_leaves_does_not_close_the_file_under_its_checkpoint(
             await pull(all_fills, upstream)
         assert await pull(all_fills, upstream) == upstream.data
     assert upstream.sent == SIZE
+
+
+async def test_a_lie_about_the_size_stops_nobody_else(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.rate = MIB
+    async with fills(shelf) as all_fills:
+        source = Source(upstream, "library/debian")
+        liar, _ = await all_fills.join(upstream.digest, SIZE + 1, source)
+        honest, outcome = await all_fills.join(upstream.digest, SIZE, source)
+        assert await read(honest) == upstream.data
+        with pytest.raises(UpstreamError):
+            await read(liar)
+        liar.close()
+        honest.close()
+        assert await pull(all_fills, upstream) == upstream.data
+    assert outcome == "bypass"
