@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from cacheproxy.config_sections import Log
+from cacheproxy.config.sections import Log
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """The numbers of the standard library."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import trio
 
 from cacheproxy import log
-from cacheproxy.config_sections import Log
+from cacheproxy.config.sections import Log
 from cacheproxy.edge.message import Exchange
 from cacheproxy.log import printable, quoted
 

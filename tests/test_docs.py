@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from cacheproxy.config import TABLES, load
-from cacheproxy.config_messages import key_names, tables_in
-from cacheproxy.config_sections import Access, Cache, Log, Server, Storage, Upstream
+from cacheproxy.config.messages import key_names, tables_in
+from cacheproxy.config.sections import Access, Cache, Log, Server, Storage, Upstream
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "cacheproxy.toml"

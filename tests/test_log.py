@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy import log
-from cacheproxy.config_sections import Log
+from cacheproxy.config.sections import Log
 from cacheproxy.log import LIMIT, printable, quoted
 
 HOSTILE = 'x\r\n{"level":"y"}\x1b[2J\x00\x7f\x85\u2028\u202e"\\'

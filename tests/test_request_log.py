@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import pytest
 import trio
 
-from cacheproxy.config_sections import Log
+from cacheproxy.config.sections import Log
 from cacheproxy.edge.message import Exchange, Peer
 from cacheproxy.request_log import (
     BACKLOG,

@@ -4,8 +4,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cacheproxy.config_sections import Upstream
-from cacheproxy.presets import DEFAULT, PRESETS
+from cacheproxy.config.presets import DEFAULT, PRESETS
+from cacheproxy.config.sections import Upstream
 
 
 @pytest.mark.parametrize("registry", PRESETS)

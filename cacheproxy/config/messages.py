@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from cacheproxy.toml_lines import Key
+from cacheproxy.config.toml_lines import Key
 
 MESSAGES = {
     "missing": "is missing; add it",

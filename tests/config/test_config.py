@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from cacheproxy.config import Access, Cache, Config, ConfigError, Log, Server, Storage, Upstream, load
-from cacheproxy.config_files import Problem
-from cacheproxy.config_messages import key_names
+from cacheproxy.config.files import Problem
+from cacheproxy.config.messages import key_names
+from cacheproxy.config.presets import PRESETS
 from cacheproxy.core.failures import Cause
-from cacheproxy.presets import PRESETS
 
 HERE: Mapping[str, str] = {}
 """The environment of a shell: no service manager has set anything."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cacheproxy import config_files
-from cacheproxy.config_files import Document, dotted, read
+from cacheproxy.config import files
+from cacheproxy.config.files import Document, dotted, read
 
 
 def written(folder: Path, files: dict[str, str]) -> Path:
@@ -128,7 +128,7 @@ def test_a_folder_is_not_a_configuration(tmp_path: Path) -> None:
 
 
 def test_a_file_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_files, "SIZE_LIMIT", 1 << 20)
+    monkeypatch.setattr(files, "SIZE_LIMIT", 1 << 20)
     (tmp_path / "main.toml").write_bytes(b"#" * (1 << 20) + b"\n")
     assert said(read(tmp_path / "main.toml"), tmp_path) == ["main.toml:1: is larger than 1 MiB"]
 

@@ -20,7 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from cacheproxy.config_values import (
+from cacheproxy.config.presets import PRESETS
+from cacheproxy.config.values import (
     AmountOf,
     Duration,
     ExternalURL,
@@ -40,7 +41,6 @@ from cacheproxy.config_values import (
 from cacheproxy.core.failures import Cause
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.units import parse_share
-from cacheproxy.presets import PRESETS
 
 
 class Section(BaseModel):

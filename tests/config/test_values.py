@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError, create_model
 
-from cacheproxy import config_values
-from cacheproxy.config_sections import Section
-from cacheproxy.config_values import Amount, Surroundings
+from cacheproxy.config import values
+from cacheproxy.config.sections import Section
+from cacheproxy.config.values import Amount, Surroundings
 
 
 def taken(kind: str, value: object, folder: Path = Path()) -> Any:
-    table = create_model("Table", __base__=Section, key=(getattr(config_values, kind), ...))
+    table = create_model("Table", __base__=Section, key=(getattr(values, kind), ...))
     return dict(table.model_validate({"key": value}, context=Surroundings(folder, {})))["key"]
 
 

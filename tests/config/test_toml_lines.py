@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheproxy.toml_lines import Key, positions
+from cacheproxy.config.toml_lines import Key, positions
 
 
 @pytest.mark.parametrize(

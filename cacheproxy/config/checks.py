@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from cacheproxy.config_sections import Server, Upstream
-from cacheproxy.toml_lines import Key
+from cacheproxy.config.sections import Server, Upstream
+from cacheproxy.config.toml_lines import Key
 
 
 class Conflict(NamedTuple):

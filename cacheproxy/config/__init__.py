@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from cacheproxy.config_checks import Declared, conflicts
-from cacheproxy.config_files import ConfigError, Document, read
-from cacheproxy.config_messages import message, unknown_key
-from cacheproxy.config_sections import (
+from cacheproxy.config.checks import Declared, conflicts
+from cacheproxy.config.files import ConfigError, Document, read
+from cacheproxy.config.messages import message, unknown_key
+from cacheproxy.config.presets import DEFAULT, PRESETS
+from cacheproxy.config.sections import (
     Access,
     Cache,
     ClientCertificate,
@@ -25,9 +26,8 @@ from cacheproxy.config_sections import (
     Storage,
     Upstream,
 )
-from cacheproxy.config_values import Surroundings
-from cacheproxy.presets import DEFAULT, PRESETS
-from cacheproxy.toml_lines import Key
+from cacheproxy.config.toml_lines import Key
+from cacheproxy.config.values import Surroundings
 
 __all__ = [
     "Access",

@@ -9,7 +9,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cacheproxy.toml_lines import Key, positions
+from cacheproxy.config.toml_lines import Key, positions
 
 SIZE_LIMIT = 4 << 20
 """Bytes of one file. A configuration is text that a person wrote."""

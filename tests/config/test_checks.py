@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cacheproxy.config_checks import conflicts
-from cacheproxy.config_sections import Server, Upstream
-from cacheproxy.toml_lines import Key
+from cacheproxy.config.checks import conflicts
+from cacheproxy.config.sections import Server, Upstream
+from cacheproxy.config.toml_lines import Key
 
 
 def upstream(registry: str, **keys: Any) -> Upstream:
