@@ -1,0 +1,1 @@
+"""The whole daemon before a scripted upstream that fails: what clients hear, and that it passes."""

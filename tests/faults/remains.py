@@ -1,0 +1,72 @@
+"""What must not be there when all is over: tasks, descriptors, and anything wrong in the store."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import trio
+
+SETTLED_WITHIN = 5.0
+"""Seconds for what is ending to end."""
+
+
+class Remains:
+    """Counted once everything runs, to be compared when nothing should be going on any more."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tasks = _tasks()
+        self._descriptors = _descriptors(folder)
+
+    async def settled(self) -> None:
+        """Wait until no task and no descriptor is left but those that were there before."""
+        await _none(lambda: _tasks() - self._tasks)
+        await _none(lambda: _descriptors(self._folder) - self._descriptors)
+
+
+async def _none(left: Callable[[], Counter[str]]) -> None:
+    with trio.move_on_after(SETTLED_WITHIN):
+        while left():
+            await trio.sleep(0.005)
+    assert not left()
+
+
+def _tasks() -> Counter[str]:
+    """All tasks of this run, by name."""
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    found, looking = Counter[str](), [root]
+    while looking:
+        task = looking.pop()
+        found[task.name] += 1
+        looking += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return found
+
+
+def _descriptors(folder: Path) -> Counter[str]:
+    """What this process has open, by what it is: files of others' folders are not the daemon's."""
+    found = Counter[str]()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the listing itself
+            what = descriptor.readlink()
+            if not what.is_absolute() or what.is_relative_to(folder):
+                found[str(what).partition("[")[0]] += 1
+    return found
+
+
+def nothing_wrong(state: Path) -> None:
+    """Every stored byte is what its name says, and every row means something that is there."""
+    stored = {path: path.read_bytes() for path in (state / "blobs" / "blobs").rglob("*.*")}
+    for path, data in stored.items():
+        algorithm, digest = path.parts[-3], path.name.partition(".")[0]
+        assert hashlib.new(algorithm, data).hexdigest() == digest
+    with closing(sqlite3.connect(f"file:{state}/cacheproxy.db?mode=ro", uri=True)) as database:
+        for digest, body in database.execute("SELECT digest, body FROM manifest"):
+            assert "sha256:" + hashlib.sha256(body).hexdigest() == digest
+        for size, location in database.execute("SELECT size, location FROM blob WHERE generation > 0"):
+            assert len(stored[state / "blobs" / location]) == size
