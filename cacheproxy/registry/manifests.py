@@ -101,31 +101,42 @@ class Manifests:
         decision = self._decide(target, tag, row)
         if isinstance(decision, Serve):
             return _pulled(image, "hit", decision.until)
+        patience = PATIENCE if self._may_serve_stale(target, row, _HANGING) else None
         try:
-            pending = row.pending if isinstance(decision, Fetch) else None
-            return await self._ask(target, tag, row, image, pending)
+            if isinstance(decision, Fetch):  # the tag, not what it meant when it was last asked about
+                return await self._keep(target, await self._get(target, tag, patience), tag)
+            return await self._ask(target, tag, row, image, patience)
         except UpstreamError as error:
             return self._stale_or_raise(target, row, image, error)
 
     async def _ask(
-        self, target: Target, tag: str, row: TagRow, image: ImageRow, pending: Digest | None
+        self, target: Target, tag: str, row: TagRow, image: ImageRow, patience: float | None
     ) -> PulledManifest:
         """What the tag means upstream now: nothing is fetched unless it has moved."""
         self._missing.check("manifest", target.repository, tag, target.upstream)
-        patience = PATIENCE if self._may_serve_stale(target, row, _HANGING) else None
-        head = None if pending is not None else await self._head(target, tag, patience)
-        moved_to = pending if head is None else head.digest
-        assert moved_to is not None
-        if moved_to == row.digest:
+        head = await self._head(target, tag, patience)
+        if head.digest == row.digest:
             return await self._confirm(target, tag, image)
-        if head is not None and head.manifest is not None:
+        if head.manifest is not None:
             return await self._keep(target, head.manifest, tag)
-        known = await self._records.image(target.repository, moved_to)
+        assert head.digest is not None
+        known = await self._records.image(target.repository, head.digest)
         if known is not None:
             return await self._keep(target, _as_fetched(known), tag, outcome="hit")
         # Should its GET fail, the old image goes on being served, and the GET is all that is left to do.
-        await self._note(target, tag, row.checked, moved_to)
-        return await self._keep(target, await self._get(target, moved_to, patience), tag)
+        await self._note(target, tag, row.checked, head.digest)
+        return await self._keep(target, await self._moved(target, tag, head.digest, patience), tag)
+
+    async def _moved(
+        self, target: Target, tag: str, digest: Digest, patience: float | None
+    ) -> FetchedManifest:
+        """By the digest that HEAD told of. Where that is missing the tag has moved on, or HEAD was wrong."""
+        try:
+            return await self._get(target, digest, patience)
+        except UpstreamError as error:
+            if error.cause is not Cause.MISSING:
+                raise
+            return await self._get(target, tag, patience)
 
     async def _head(self, target: Target, tag: str, patience: float | None) -> Head:
         try:

@@ -196,7 +196,19 @@ async def test_the_old_image_is_served_until_the_new_one_is_here(
         assert (await pull(cache)).body == SECOND
     assert row is not None
     assert row.pending == moved
-    assert upstream.calls[calls:] == [f"GET {moved}"]
+    assert upstream.calls[calls:] == ["GET latest"]
+
+
+async def test_a_move_that_cannot_be_followed_is_not_for_ever(tmp_path: Path, upstream: FakeRegistry) -> None:
+    """What HEAD told of is gone before it was fetched: the tag itself is the last word."""
+    async with world(tmp_path, upstream) as cache:
+        await pull(cache)
+        moved = upstream.push("latest", SECOND)
+        cache.pass_time(HOUR + 1)
+        del upstream.manifests[moved]
+        calls = len(upstream.calls)
+        assert (await pull(cache)).body == SECOND
+    assert upstream.calls[calls:] == ["HEAD latest", f"GET {moved}", "GET latest"]
 
 
 async def test_a_missing_tag_is_remembered_for_a_while(tmp_path: Path, upstream: FakeRegistry) -> None:
