@@ -47,7 +47,7 @@ url = "{url}"
 token_hosts = ["{tokens}"]
 allow_addresses = ["127.0.0.0/8"]
 fresh = [{{ tags = "**", for = "0s" }}]
-missing_for = "0s"
+missing_for = "{missing_for}"
 ca = "{ca}"
 {upstream}
 [[upstream]]
@@ -204,6 +204,7 @@ async def hosts(
     storage: str = "",
     cache: str = 'parallel = "never"',
     upstream: str = "",
+    missing_for: str = "0s",
 ) -> AsyncIterator[House]:
     """The upstream, and a configuration for daemons before it; the texts are lines of its sections."""
     with pytest.MonkeyPatch.context() as patch:
@@ -221,6 +222,7 @@ async def hosts(
                 url=house.url(house.registry),
                 tokens=f"{NAME}:{house.auth.port}",
                 upstream=upstream,
+                missing_for=missing_for,
                 ca=ca_file(),
             )
             house.file.write_text(text)
