@@ -96,6 +96,15 @@ def reset(after: int) -> Fault:
     return _ends(End.RESET, after)
 
 
+def reset_in_head() -> Fault:
+    """Half of the head arrives, then RST."""
+
+    def change(plan: Plan) -> None:
+        plan.end, plan.halves_head = End.RESET, True
+
+    return change
+
+
 def drip(rate: float) -> Fault:
     """The body at so many bytes a second."""
 

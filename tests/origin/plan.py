@@ -51,6 +51,9 @@ class Plan:
     framing: Framing = Framing.LENGTH
     end: End | None = None
     end_after: int = 0
+    """Bytes of the body before that; -1: not even a head."""
+    halves_head: bool = False
+    """The end comes in the middle of the head."""
 
     def __post_init__(self) -> None:
         if self.stop < 0:

@@ -21,7 +21,7 @@ _PACE_STEP = 0.005
 _PACE_CREDIT = 0.010
 
 
-class Closed(Exception):  # noqa: N818 (nothing went wrong: peers leave)
+class Closed(Exception):
     """The peer went away, or the answer ended the connection."""
 
 
@@ -60,6 +60,10 @@ class Wire:
         await trio.sleep(plan.delay)
         if plan.end and plan.end_after < 0:
             await self._end(plan.end)
+        if plan.end and plan.halves_head:
+            head = _head(plan)
+            await self._send(head[: len(head) // 2])
+            await self._end(plan.end)
         seen.status = plan.status
         await self._send(_head(plan))
         if seen.method == "HEAD" or plan.status == 304:
@@ -73,7 +77,7 @@ class Wire:
     async def reset(self) -> None:
         """RST instead of FIN, once what was written has arrived (or a second has passed)."""
         with trio.move_on_after(1):
-            while _unsent(self._socket.fileno()):  # noqa: ASYNC110 (nothing tells when it is empty)
+            while _unsent(self._socket.fileno()):
                 await trio.sleep(0.001)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
