@@ -228,6 +228,19 @@ async def test_no_answer_at_all(origin: Origin, client: httpx.AsyncClient, fault
     assert origin.seen[0].status == 0
 
 
+async def test_head_ends_in_its_middle(origin: Origin) -> None:
+    path = blob_path(origin)
+    origin.fault({"kind": "blob"}, faults.reset_in_head())
+    got = b""
+    async with await trio.open_tcp_stream("127.0.0.1", httpx.URL(origin.url).port or 0) as stream:
+        await stream.send_all(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        with pytest.raises(trio.BrokenResourceError):  # noqa: PT012 (what came before counts too)
+            while True:
+                got += await stream.receive_some()
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\n\r\n" not in got
+
+
 async def test_refusing_resets_every_connection(origin: Origin, client: httpx.AsyncClient) -> None:
     origin.refusing = True
     with pytest.raises(httpx.TransportError):

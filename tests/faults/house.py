@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ token_hosts = ["{tokens}"]
 allow_addresses = ["127.0.0.0/8"]
 fresh = [{{ tags = "**", for = "0s" }}]
 missing_for = "{missing_for}"
+mirrors = [{mirrors}]
 ca = "{ca}"
 {upstream}
 [[upstream]]
@@ -109,6 +110,7 @@ class House:
         context = server_context(NAME) if tls else None
         self.registry, self.auth, self.storage = (Host(nursery, self.content, context) for _ in range(3))
         self.auth.origin.tokens = self.registry.origin.tokens
+        self._nursery = nursery
         self._scheme = "https" if tls else "http"
         self._hasty = hasty
         self._daemon = trio.CancelScope()
@@ -133,6 +135,10 @@ class House:
     async def calm(self) -> None:
         """What the daemon holds against the upstream has passed."""
         await trio.sleep(PAUSE + 0.01)
+
+    def later(self, happens: Callable[[], Awaitable[None]]) -> None:
+        """For what an answer cannot wait for, such as the end of the host that gives it."""
+        self._nursery.start_soon(happens)
 
     def asked(self, *kinds: str) -> int:
         """Requests (of these kinds) that the hosts have had."""
@@ -205,8 +211,12 @@ async def hosts(
     cache: str = 'parallel = "never"',
     upstream: str = "",
     missing_for: str = "0s",
+    mirrored: bool = False,
 ) -> AsyncIterator[House]:
-    """The upstream, and a configuration for daemons before it; the texts are lines of its sections."""
+    """The upstream, and a configuration for daemons before it; the texts are lines of its sections.
+
+    `mirrored`: the storage is a mirror too.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ({**QUICK, **HASTY} if hasty else QUICK).items():
             patch.setattr(name, value)
@@ -223,6 +233,7 @@ async def hosts(
                 tokens=f"{NAME}:{house.auth.port}",
                 upstream=upstream,
                 missing_for=missing_for,
+                mirrors=f'"{house.url(house.storage)}"' if mirrored else "",
                 ca=ca_file(),
             )
             house.file.write_text(text)

@@ -134,6 +134,7 @@ ROWS = (
     Row("stall mid-body", answers(faults.stall(10)), LATE, CUT, LATE, LATE, bodies_only=True, hasty=True),
     Row("slow drip", answers(drip), LATE, CUT, LATE, bodies_only=True, hasty=True),
     Row("reset before the head", answers(faults.reset(-1)), BROKEN, BROKEN, BROKEN),
+    Row("reset in the head", answers(faults.reset_in_head()), BROKEN, BROKEN, BROKEN),
     Row("reset before the body", answers(faults.reset(0)), BROKEN, BROKEN, BROKEN, bodies_only=True),
     Row("reset mid-body", answers(faults.reset(10)), BROKEN, CUT, BROKEN, BROKEN, bodies_only=True),
     Row("reset at the last byte", answers(last_byte), BROKEN, CUT, BROKEN, BROKEN, bodies_only=True),
