@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
+from http.client import HTTPException
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +28,8 @@ from bench.servers import Server, direct, started
 
 DOCUMENT = tools.REPOSITORY / "docs" / "benchmarks.md"
 OURS = ("ours", "single")
+TROUBLE = (BenchError, OSError, subprocess.SubprocessError, HTTPException)
+"""What a server, a load generator or the origin may do to us."""
 IDLE = 0.5
 """Load average above which the numbers are not to be trusted."""
 RUN_WITHIN = 1800
@@ -66,7 +70,7 @@ class Benchmark:
         for name in self._wanted():
             try:
                 self.servers[name] = stack.enter_context(started(PEERS[name], folder / name, source))
-            except (BenchError, OSError) as error:
+            except TROUBLE as error:
                 if name in OURS:
                     raise
                 self._fail("start-up", name, error)
@@ -76,7 +80,7 @@ class Benchmark:
         for name in [name for name in self.servers if name in needing]:
             try:
                 measures.warm(run, self.servers[name])
-            except BenchError as error:
+            except TROUBLE as error:
                 del self.servers[name]
                 self._fail("warming", name, error)
 
@@ -93,7 +97,7 @@ class Benchmark:
     def _sample(self, run: Run, line: Line, server: Server, turn: int) -> None:
         try:
             self.samples[line.name, server.name].append(line.measure(run, server, turn))
-        except (BenchError, OSError) as error:
+        except TROUBLE as error:
             self._fail(line.name, server.name, error)
 
     def _fail(self, line: str, server: str, error: Exception) -> None:
@@ -140,8 +144,9 @@ def main(only: list[str], peers: list[str], quick: bool, write: bool) -> None:
     scale = QUICK if quick else FULL
     benchmark = Benchmark([LINES[name] for name in only], set(peers), scale)
     try:
+        tools.path("wrk")
         benchmark.run()
-    except BenchError as error:
+    except TROUBLE as error:
         raise click.ClickException(str(error)) from error
     results = benchmark.results()
     print(f"\n{report.bars_table(results)}\n\n{report.tables(results)}")
