@@ -71,6 +71,9 @@ class Asking:
             pass
         return bytes(self._buffer)
 
+    async def hang_up(self) -> None:
+        await self._stream.aclose()
+
     async def _more(self) -> bool:
         try:
             data = await self._stream.receive_some(_GULP)

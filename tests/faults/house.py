@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cacheproxy.app import main
 from cacheproxy.config import Upstream
 from cacheproxy.upstream.settings import UpstreamSettings
 from cacheproxy.upstream.transport import OwnedTransport
-from tests.faults.client import Address, Heard, ask
+from tests.faults.client import Address, Asking, Heard, ask, asking
 from tests.faults.host import NAME, Host, Names
 from tests.faults.remains import Remains, nothing_wrong
 from tests.origin import Content
@@ -66,6 +66,7 @@ QUICK: Mapping[str, Any] = {
     "cacheproxy.upstream.pacing.LONGEST_PAUSE": PAUSE,
     "cacheproxy.registry.transfer.BACKOFF": (0.02, 0.04, 0.08),
     "cacheproxy.registry.fill.GRACE": 0.2,
+    "cacheproxy.edge.watchdog.TICK": 0.1,
     "cacheproxy.registry.fillfile.CHECKPOINT_SECONDS": 0.1,
 }
 """Waits that are shorter here than a real upstream deserves."""
@@ -181,6 +182,18 @@ class House:
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> Heard:
         return await ask(self._clients, path, method, headers)
+
+    def asking(
+        self, path: str, *, buffer: int | None = None, **headers: str
+    ) -> AbstractAsyncContextManager[Asking]:
+        """A GET whose answer is read bit by bit."""
+        return asking(self._clients, path, headers=headers, buffer=buffer)
+
+    async def quiet(self) -> None:
+        """Wait until nothing is being fetched any more."""
+        with trio.fail_after(10):
+            while await self.metric("cacheproxy_fills_running"):
+                await trio.sleep(0.02)
 
     async def pull(self, image: Image) -> None:
         """As clients do: the tag, the manifest, its blobs. All of it right, and none of it stale."""
