@@ -41,13 +41,14 @@ class Connection:
             with wire.scope:
                 if await self._converse():
                     await wire.linger(self._edge.limits.linger)
-        except (ClientGone, SourceFailed):
+            if wire.verdict is Verdict.HEADER and self._in_head:
+                self._refuse(Refusal(408, "the request's head took too long"), b"")
+        # By group: a nursery of the application's may raise a failure together with the cancellation.
+        except* (ClientGone, SourceFailed):
             pass  # logged by its turn
-        except Exception:
+        except* Exception:
             wire.reset = True
             log.exception("connection failed")
-        if wire.verdict is Verdict.HEADER and self._in_head:
-            self._refuse(Refusal(408, "the request's head took too long"), b"")
 
     async def _converse(self) -> bool:
         """Answer requests. True: the connection ends on our side; False: the client has ended it."""
@@ -59,15 +60,15 @@ class Connection:
             self._started, self._begun = time.time(), trio.current_time()
             plain = fastpath.parse(data)
             if plain is not None:
-                data = b""
-                if not await self._take_turn(*plain, keep=True, unread=None):
-                    return True
-                continue
-            rest = await self._serve_slowly(data)
-            if rest is None:
+                rest = b"" if await self._take_turn(*plain, keep=True, unread=None) else None
+            else:
+                rest = await self._serve_slowly(data)
+                await trio.lowlevel.checkpoint()
+            if rest is None or (not rest and self._edge.draining):
                 return True
+            if not rest:
+                wire.expect(Phase.IDLE, trio.current_time() + self._edge.limits.idle)
             data = rest
-            await trio.lowlevel.checkpoint()
 
     async def _take_turn(
         self, method: str, target: str, headers: dict[str, str], keep: bool, unread: RequestBody | None

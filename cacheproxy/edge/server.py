@@ -32,8 +32,15 @@ BATCH = 64
 OVERLOAD_PAUSE = 0.1
 """Seconds. Descriptors come back as connections end; the backlog keeps the new ones meanwhile."""
 _OVERLOAD = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_CLOSED_BEFORE = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EPERM))
-"""The client left, or a firewall rule said no, between its connect and our accept."""
+_CLOSED_BEFORE = frozenset(
+    (
+        *(errno.ECONNABORTED, errno.ECONNRESET, errno.EPERM, errno.EPROTO, errno.ETIMEDOUT),
+        *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENONET),
+        *(errno.ENOPROTOOPT, errno.EOPNOTSUPP),
+    )
+)
+"""The client left, a firewall rule said no, or the network broke, between its connect and our accept: Linux
+hands such errors of the new socket to whoever accepts it (accept(2))."""
 
 
 async def serve(

@@ -16,7 +16,7 @@ from cacheproxy.edge.body import SourceFailed
 from cacheproxy.edge.message import BlobBody, BodyBroken, BodyTooLarge, Exchange, Ready, Request, Response
 from cacheproxy.edge.shared import Edge
 from cacheproxy.edge.slowpath import RequestBody
-from cacheproxy.edge.wire import ClientGone, Phase, Verdict, Wire
+from cacheproxy.edge.wire import ClientGone, Verdict, Wire
 
 log = structlog.get_logger(__name__)
 
@@ -69,14 +69,12 @@ class Turn:
             wire.reset = True
             raise
         finally:
-            now = trio.current_time()
-            self._record(now)
-        wire.expect(Phase.IDLE, now + self._edge.limits.idle)
-        return self._keep and not self._edge.draining
+            self._record()
+        return self._keep
 
-    def _record(self, now: float) -> None:
+    def _record(self) -> None:
         exchange, wire = self._exchange, self._wire
-        exchange.seconds = now - self._begun
+        exchange.seconds = trio.current_time() - self._begun
         if wire.first_sent is not None:
             exchange.first_byte = wire.first_sent - self._begun
             exchange.sent = wire.body_sent

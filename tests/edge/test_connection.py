@@ -13,6 +13,7 @@ from tests.edge.harness import Running, Scripted, ready, serving
 
 PLAIN = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 ODD = b"GET /%d HTTP/1.1\r\nHost: a\r\nAccept: x\r\nAccept: y\r\n\r\n"
+SMALL = b"PUT /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
 
 
 async def echo(request: Request) -> Response:
@@ -159,9 +160,14 @@ async def test_a_strangers_forwarding_is_noted(server: Running, app: Scripted) -
     assert app.requests[0].peer.forwarded_by_stranger
 
 
-async def test_an_idle_connection_is_closed_in_order(server: Running, clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("last", [PLAIN % 0, ODD % 0, SMALL, PLAIN % 0 + ODD % 1])
+async def test_an_idle_connection_is_closed_in_order(
+    last: bytes, server: Running, clock: trio.testing.MockClock
+) -> None:
     client = await server.connect()
-    await client.get("/")
+    await client.send(last)
+    for _ in range(last.count(b"HTTP/1.1")):
+        await client.answer()
     answered = trio.current_time()
     assert await client.ended()
     assert 60 <= trio.current_time() - answered <= 62

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -99,7 +100,7 @@ async def test_a_listed_proxy_may_have_any_number(app: Scripted) -> None:
 class Overloaded(socket.socket):
     """A listener that finds no free descriptor for a while."""
 
-    failures: ClassVar = [errno.ECONNABORTED, errno.EMFILE, errno.ENFILE]
+    failures: ClassVar = [errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.EHOSTUNREACH, errno.ETIMEDOUT]
 
     def accept(self) -> tuple[socket.socket, object]:
         if self.failures:
@@ -132,14 +133,18 @@ async def test_without_free_descriptors_it_waits_and_goes_on(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_drain_ends_idle_connections_and_serve(server: Running) -> None:
-    client, fresh = await server.connect(), await server.connect()
+async def test_a_drain_ends_idle_connections_and_serve(
+    server: Running, clock: trio.testing.MockClock
+) -> None:
+    client, odd, fresh = await server.connect(), await server.connect(), await server.connect()
     await client.get("/")
+    await odd.get("/", "Accept: x", "Accept: y")
     await settle()
     server.drain.set()
-    assert await client.ended()
-    assert await fresh.ended()
+    for idle in (client, odd, fresh):
+        assert await idle.ended()
     await server.ended.wait()
+    assert trio.current_time() < 5
     with pytest.raises(OSError, match="all attempts to connect"):
         await server.connect()
 
@@ -173,6 +178,20 @@ async def test_a_drain_lets_running_answers_finish(server: Running, app: Scripte
     await server.ended.wait()
 
 
+async def test_a_drain_does_not_wait_for_another_request_after_a_body_that_nobody_read(
+    server: Running, clock: trio.testing.MockClock
+) -> None:
+    client = await server.connect()
+    await client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+    await client.answer()
+    server.drain.set()
+    await settle()
+    await client.send(b"hello")
+    assert await client.ended()
+    await server.ended.wait()
+    assert trio.current_time() < 5
+
+
 async def test_a_drain_answers_the_request_that_is_on_its_way_in(server: Running) -> None:
     client, half = await server.connect(), await server.connect()
     await client.get("/")
@@ -203,6 +222,47 @@ async def test_a_drain_cuts_what_does_not_finish(
     assert view.closed == 1
     with pytest.raises(trio.BrokenResourceError):
         await client.read_to_the_end()
+
+
+async def test_a_handler_that_fails_while_it_is_cut_ends_its_connection_only(
+    server: Running, app: Scripted, clock: trio.testing.MockClock
+) -> None:
+    async def fails_at_the_end() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise RuntimeError("a defect")
+
+    async def handler(_: Request) -> Response:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails_at_the_end)
+            await trio.sleep_forever()
+        raise AssertionError
+
+    app.routes["/"] = handler
+    client = await server.connect()
+    await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await settle()
+    server.drain.set()
+    await server.ended.wait()
+    assert (await server.exchange()).aborted == "drain"
+
+
+async def test_a_log_that_fails_ends_connections_and_not_the_server(
+    server: Running, clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(list[Exchange]):
+        def append(self, _: Exchange) -> None:
+            raise RuntimeError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "exchanges", Failing())
+        for data in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HT", b"\0"):
+            client = await server.connect()
+            await client.send(data)
+            with suppress(trio.BrokenResourceError):
+                await client.read_to_the_end()
+    assert (await (await server.connect()).get("/")).status == 200
 
 
 async def test_cancelled_in_the_middle_it_closes_everything(app: Scripted, file: int) -> None:
