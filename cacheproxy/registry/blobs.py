@@ -19,7 +19,7 @@ from cacheproxy.registry.origin import Missing, Origin
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.transfer import Source
 from cacheproxy.store.disk import DiskContent
-from cacheproxy.store.errors import BlobMissing, StoreError
+from cacheproxy.store.errors import BlobMissing, Conflict, StoreBusy, StoreError, StoreFull
 from cacheproxy.store.partial import Partial
 from cacheproxy.store.records import Records
 from cacheproxy.store.rows import BlobRow
@@ -112,8 +112,12 @@ class DiskShelf:
 
     async def keep(self, partial: Partial) -> None:
         location, generation = await trio.to_thread.run_sync(self._content.commit, partial)
-        lost = await self._records.record_blob(
-            partial.digest, partial.size, location, generation, self._clock()
-        )
+        try:
+            lost = await self._records.record_blob(
+                partial.digest, partial.size, location, generation, self._clock()
+            )
+        except (StoreFull, StoreBusy, Conflict):  # no row was written, and a file without one is nobody's
+            await trio.to_thread.run_sync(self._content.remove, location)
+            raise
         if lost is not None:
             await trio.to_thread.run_sync(self._content.remove, lost)

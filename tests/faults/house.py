@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -81,6 +84,16 @@ HASTY: Mapping[str, Any] = {
 """Deadlines that only those tests shorten that wait for them: no other may miss one on a busy machine."""
 
 
+PROGRAM = f"""
+import sys
+from pathlib import Path
+from cacheproxy import app, config
+from cacheproxy.registry import fillfile
+fillfile.CHECKPOINT_SECONDS = {QUICK["cacheproxy.registry.fillfile.CHECKPOINT_SECONDS"]}
+app.run(config.load(Path(sys.argv[1])))
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Image:
     repository: str
@@ -103,7 +116,7 @@ class Image:
 
 
 class House:
-    def __init__(self, folder: Path, nursery: trio.Nursery, *, tls: bool, hasty: bool) -> None:
+    def __init__(self, folder: Path, nursery: trio.Nursery, name: str, *, tls: bool, hasty: bool) -> None:
         self.state = folder / "state"
         self.file = folder / "cacheproxy.toml"
         self.names = Names()
@@ -112,9 +125,10 @@ class House:
         self.registry, self.auth, self.storage = (Host(nursery, self.content, context) for _ in range(3))
         self.auth.origin.tokens = self.registry.origin.tokens
         self._nursery = nursery
-        self._scheme = "https" if tls else "http"
+        self._base = f"{'https' if tls else 'http'}://{name}"
         self._hasty = hasty
         self._daemon = trio.CancelScope()
+        self._drain = trio.Event()
         self._clients: Address = ("", 0)
         self._operators: Address = ("", 0)
 
@@ -125,7 +139,7 @@ class House:
         return self.registry, self.auth, self.storage
 
     def url(self, host: Host) -> str:
-        return f"{self._scheme}://{NAME}:{host.port}"
+        return f"{self._base}:{host.port}"
 
     async def heal(self) -> None:
         """All that was done to the upstream is undone."""
@@ -155,8 +169,8 @@ class House:
 
     @asynccontextmanager
     async def daemon(self) -> AsyncIterator[None]:
-        """May be ended by `cut`; else it is drained."""
-        drain, transports = trio.Event(), list[OwnedTransport]()
+        """May be ended by `cut` or `drain`; else it is shown that nothing is left, and it is drained then."""
+        self._drain, transports = trio.Event(), list[OwnedTransport]()
         before = Remains(self.state)
         async with trio.open_nursery() as nursery:
             self._daemon = nursery.cancel_scope
@@ -164,21 +178,40 @@ class House:
                 if self._hasty:
                     patch.setattr(wiring, "upstream_settings", _hasty_settings)
                 patch.setattr(wiring, "OwnedTransport", _noted(transports))
-                bound = await nursery.start(main, config.load(self.file), drain)
+                bound = await nursery.start(main, config.load(self.file), self._drain)
             self._clients, self._operators = (_address(bound[door][0]) for door in ("listen", "metrics"))
             await self.ask("/v2/nowhere.test/a/manifests/b")  # some things are opened when first needed
             running = Remains(self.state)
             yield
-            for transport in transports:
-                await transport.aclose()  # what is idle there is no leak
-            await running.settled()
-            drain.set()
+            if not self._drain.is_set():
+                for transport in transports:
+                    await transport.aclose()  # what is idle there is no leak
+                await running.settled()
+            self.drain()
         await before.settled()
         nothing_wrong(self.state)
 
     def cut(self) -> None:
         """End the daemon in the middle of what it does."""
         self._daemon.cancel()
+
+    def drain(self) -> None:
+        """Let the daemon end what it does, and itself."""
+        self._drain.set()
+
+    @asynccontextmanager
+    async def process(self) -> AsyncIterator[trio.Process]:
+        """A daemon in a process of its own, to be killed; the names of `names` mean nothing to it."""
+        process = await trio.lowlevel.open_process([sys.executable, "-c", PROGRAM, self.file], stderr=PIPE)
+        try:
+            with trio.fail_after(20):
+                self._clients = await _listening(process)
+            yield process
+        finally:
+            process.kill()
+            await process.wait()
+            assert process.stderr is not None
+            await process.stderr.aclose()
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> Heard:
         return await ask(self._clients, path, method, headers)
@@ -225,16 +258,17 @@ async def hosts(
     upstream: str = "",
     missing_for: str = "0s",
     mirrored: bool = False,
+    name: str = NAME,
 ) -> AsyncIterator[House]:
     """The upstream, and a configuration for daemons before it; the texts are lines of its sections.
 
-    `mirrored`: the storage is a mirror too.
+    `mirrored`: the storage is a mirror too. `name` is what the configuration calls the hosts.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ({**QUICK, **HASTY} if hasty else QUICK).items():
-            patch.setattr(name, value)
+        for constant, value in ({**QUICK, **HASTY} if hasty else QUICK).items():
+            patch.setattr(constant, value)
         async with trio.open_nursery() as nursery:
-            house = House(folder, nursery, tls=tls, hasty=hasty)
+            house = House(folder, nursery, name, tls=tls, hasty=hasty)
             for host in house.hosts:
                 await host.start()
             house.registry.origin.realm = f"{house.url(house.auth)}/token"
@@ -243,7 +277,7 @@ async def hosts(
                 storage=storage,
                 cache=cache,
                 url=house.url(house.registry),
-                tokens=f"{NAME}:{house.auth.port}",
+                tokens=f"{name}:{house.auth.port}",
                 upstream=upstream,
                 missing_for=missing_for,
                 mirrors=f'"{house.url(house.storage)}"' if mirrored else "",
@@ -275,6 +309,17 @@ def _noted(transports: list[OwnedTransport]) -> Any:
         return transports[-1]
 
     return make
+
+
+async def _listening(process: trio.Process) -> Address:
+    """Where it says that it does."""
+    assert process.stderr is not None
+    said = b""
+    async for data in process.stderr:
+        said += data
+        if found := re.search(rb'"listen": ?"([^"]+)"', said):
+            return _address(found[1].decode())
+    raise AssertionError(said.decode())
 
 
 def _address(text: str) -> Address:

@@ -63,7 +63,7 @@ def _descriptors(folder: Path) -> Counter[str]:
 
 
 def nothing_wrong(state: Path) -> None:
-    """Every stored byte is what its name says, and every row means something that is there."""
+    """Every stored byte is what its name says, and what the rows mean is there, and nothing else."""
     stored = {path: path.read_bytes() for path in (state / "blobs" / "blobs").rglob("*.*")}
     for path, data in stored.items():
         algorithm, digest = path.parts[-3], path.name.partition(".")[0]
@@ -71,5 +71,6 @@ def nothing_wrong(state: Path) -> None:
     with closing(sqlite3.connect(f"file:{state}/cacheproxy.db?mode=ro", uri=True)) as database:
         for digest, body in database.execute("SELECT digest, body FROM manifest"):
             assert "sha256:" + hashlib.sha256(body).hexdigest() == digest
-        for size, location in database.execute("SELECT size, location FROM blob WHERE generation > 0"):
-            assert len(stored[state / "blobs" / location]) == size
+        rows = database.execute("SELECT location, size FROM blob WHERE generation > 0")
+        there = {str(path.relative_to(state / "blobs")): len(data) for path, data in stored.items()}
+        assert there == dict(rows)

@@ -12,6 +12,7 @@ from cacheproxy.core.blob import BlobView, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.origin import RememberedMissing
+from cacheproxy.store.errors import StoreFull
 from tests.registry.conftest import pattern
 from tests.registry.world import TARGET, FakeRegistry, World, manifest, world
 
@@ -118,3 +119,18 @@ async def test_a_stored_blob_that_is_gone_is_fetched_again(
         await pull_and_keep(cache, upstream.digest)
         assert cache.space.used == SIZE
         assert (await pull(cache, upstream.digest))[1] == "hit"
+
+
+async def test_a_file_whose_row_has_no_room_does_not_stay(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StoreFull(28, "no room in the database")
+
+    async with world(tmp_path, upstream) as cache:
+        monkeypatch.setattr(cache.records, "record_blob", full)
+        await cache.manifests.get(TARGET, "latest")
+        for _ in range(2):
+            assert (await pull(cache, upstream.digest))[0] == upstream.data
+            await trio.sleep(1)
+        assert [path for path in cache.content.root.rglob("*") if path.is_file()] == []
