@@ -121,7 +121,9 @@ class Plan:
         if not gaps or gaps[0][0] != start:
             return start
         stop = gaps[0][1]
-        return min([stop, *(claim.position for claim in self.claims if claim.position >= start)])
+        # A claim with nothing left is no end: its transfer has only not been released yet.
+        begins = (claim.position for claim in self.claims if claim.left and claim.position >= start)
+        return min([stop, *begins])
 
     def _owner(self, offset: int) -> Claim | None:
         for claim in self.claims:
