@@ -12,7 +12,24 @@ import pytest
 
 from tests.faults.client import Heard
 from tests.faults.house import House, Image, house
-from tests.faults.rows import LIMITED, ROWS, Cut, Outcome, Row, Told, Well
+from tests.faults.rows import (
+    ASTRAY,
+    BROKEN,
+    CUT,
+    DOWN,
+    LATE,
+    LIED,
+    LIMITED,
+    NO_BLOB,
+    ROWS,
+    Cut,
+    Outcome,
+    Row,
+    Told,
+    Well,
+)
+from tests.origin import faults
+from tests.origin.faults import Fault
 
 SMALL, LARGE = random.Random(1).randbytes(100_000), random.Random(2).randbytes(1_200_000)
 MOST_TRIES = 4
@@ -31,6 +48,39 @@ async def test_fault_is_told_or_covered_and_passes(row: Row, column: str, folder
         if column == "GET blob" and row.small is not None:
             await with_nothing_here(h, row, "GET small blob")
         await with_something_here(h, row, column)
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (faults.stall(-1), LATE),
+        (faults.reset(-1), BROKEN),
+        (faults.truncate(10), CUT),
+        (faults.wrong_bytes(), CUT),
+        (faults.gzip(), LIED),
+        (faults.status(503), DOWN),
+        (faults.status(403), DOWN),
+        (faults.status(404), NO_BLOB),
+        (faults.redirect("http://10.1.2.3/"), ASTRAY),
+    ],
+    ids=["no answer", "reset", "truncated", "wrong bytes", "gzip", "503", "403", "404", "redirect inside"],
+)
+async def test_storage_that_blobs_are_redirected_to_fails(
+    fault: Fault, outcome: Outcome, folder: Path
+) -> None:
+    """What it refuses is no word of the registry's on our rights; and of ours it hears nothing."""
+    async with house(folder, hasty=outcome == LATE) as h:
+        h.registry.origin.auth = "bearer"
+        h.registry.origin.redirect_blobs_to = h.url(h.storage)
+        image = h.image("library/stored-elsewhere", LARGE)
+        assert (await h.ask(image.manifest_path())).status == 200
+        h.storage.origin.fault({"kind": "storage"}, fault)
+        heard = await h.ask(image.blob_path(image.layers[0]))
+        assert_heard(heard, outcome, "GET", LARGE)
+        await h.heal()
+        await h.pull(image)
+        told = {name for seen in h.storage.origin.seen for name in seen.headers}
+        assert told <= {"host", "user-agent", "accept-encoding", "range", "if-range"}
 
 
 async def with_nothing_here(h: House, row: Row, column: str) -> None:
