@@ -156,7 +156,7 @@ class Fill:
             self.file = FillFile(self.digest, self.size, partial, self._disk)
             await self._fetch(self.file)
             self._judge(self.file)
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + COMMIT_LIMIT):
+            with trio.fail_after(COMMIT_LIMIT, shield=True):
                 await commit(partial)
                 self.result = "stored"
         except* Abandoned:
@@ -185,7 +185,7 @@ class Fill:
         if actual != self.digest.hex:
             what = f"sent bytes whose digest is {self.digest.algorithm}:{actual}, not {self.digest}"
             raise UpstreamError(Cause.PROTOCOL, what, self.route.current.source.upstream.name)
-        self.proven = True
+        self.proven, self.result = True, "unkept"
         self._tell_readers()
 
     async def _end(self) -> None:
@@ -193,12 +193,11 @@ class Fill:
         self.ending = True
         self._tell_readers()
         if self.file is not None and self.result != "stored":
-            leave = self.file.leave if self.left_behind else self.file.partial.discard
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANUP_LIMIT) as limit:
+            with trio.move_on_after(CLEANUP_LIMIT, shield=True) as limit:
                 try:
-                    await trio.to_thread.run_sync(leave, limiter=self._disk, abandon_on_cancel=True)
-                except OSError as error:
-                    log.warning("partial file lost", digest=self.digest, error=str(error))
+                    await (self.file.leave() if self.left_behind else self.file.discard())
+                except Exception as error:  # noqa: BLE001 - as in `run`: it ends no daemon
+                    log.warning("partial file lost", digest=self.digest, error=repr(error))
             if limit.cancelled_caught:
                 # Never closed, then: the thread would go on with whatever file gets the number next.
                 log.error("partial file left to a disk that hangs", digest=self.digest)
@@ -211,11 +210,10 @@ class Fill:
         """Bytes that the next fill can go on from: none after a disk's failure or a wrong digest."""
         if self.file is None or self.file.hash_complete or self.result not in ("abandoned", "failed"):
             return 0
-        return self.file.held.total
+        return self.file.received
 
     def _store_failed(self, error: BaseException) -> None:
         if self.proven:  # the readers have all they need; only the keeping failed
-            self.result = "unkept"
             log.warning("blob not kept", digest=self.digest, error=repr(error))
             return
         log.warning("fill goes on uncached", digest=self.digest, error=repr(error))
@@ -237,6 +235,7 @@ class Fill:
                 with trio.move_on_after(math.inf if self._wanted(file) else GRACE) as patience:
                     await self._stirred.wait()
                 if patience.cancelled_caught and not self._wanted(file):
+                    self.ending = True  # who comes now waits for the next fill
                     raise Abandoned
 
     def _wanted(self, file: FillFile) -> bool:

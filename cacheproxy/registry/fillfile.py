@@ -49,6 +49,11 @@ class FillFile:
         """Bytes written since the last checkpoint."""
 
     @property
+    def received(self) -> int:
+        """Bytes that are in the file or wait for it."""
+        return self.held.total + self._queued
+
+    @property
     def hash_complete(self) -> bool:
         return self._hashed == self._size
 
@@ -66,15 +71,12 @@ class FillFile:
     async def write(self) -> None:
         """Write what is put, until the hash covers the whole blob. Raises OSError."""
         while not self.hash_complete:
-            batch = self._take()
-            if batch:
-                await trio.to_thread.run_sync(self._store, batch, limiter=self._disk)
-                self._now_held(batch)
+            wrote = await self._write_queued()
             front = self.held.covered_to(0)
             if front > self._hashed:
                 stop = min(front, self._hashed + HASH_STEP)
                 await trio.to_thread.run_sync(self._catch_up, stop, limiter=self._disk)
-            elif not batch:
+            elif not wrote:
                 await self._queue_filled.wait()
 
     async def keep(self) -> None:
@@ -83,19 +85,23 @@ class FillFile:
             await trio.sleep(CHECKPOINT_SECONDS)
             if self._unsaved >= CHECKPOINT_BYTES:
                 self._unsaved = 0
-                await trio.to_thread.run_sync(self.checkpoint, limiter=self._disk)
+                await trio.to_thread.run_sync(self.partial.checkpoint, list(self.held), limiter=self._disk)
 
-    def checkpoint(self) -> None:
-        """Blocking. What is held now survives a kill and a power cut."""
-        self.partial.checkpoint(list(self.held))
+    async def leave(self) -> None:
+        """A last checkpoint: the next fill goes on from it, even while this file is still read.
 
-    def leave(self) -> None:
-        """Blocking. A last checkpoint: the next fill goes on from it, even while this file is still read."""
-        for offset, chunk in self._queue:
-            self.partial.write(offset, [chunk])
-            self.held.add(offset, offset + len(chunk))
-        self._queue.clear()
-        self.partial.leave(list(self.held))
+        Raises OSError. Cancelled, a thread may go on with the file.
+        """
+        try:
+            await self._write_queued(abandon_on_cancel=True)
+        finally:
+            await trio.to_thread.run_sync(
+                self.partial.leave, list(self.held), limiter=self._disk, abandon_on_cancel=True
+            )
+
+    async def discard(self) -> None:
+        """Nothing can be gone on from. Raises OSError. Cancelled, a thread may go on with the file."""
+        await trio.to_thread.run_sync(self.partial.discard, limiter=self._disk, abandon_on_cancel=True)
 
     def read_held(self, offset: int, count: int) -> bytes:
         """Blocking. Bytes that are held at `offset`; raises OSError when there are none."""
@@ -104,12 +110,24 @@ class FillFile:
             raise OSError(f"the partial file has nothing at byte {offset}")
         return self.partial.read(offset, min(count, held))
 
-    def _take(self) -> list[tuple[int, bytes]]:
-        batch, self._queue, self._queued = self._queue, [], 0
-        self._queue_filled = trio.Event()
+    async def _write_queued(self, *, abandon_on_cancel: bool = False) -> bool:
+        """Whether there was anything to write."""
+        batch, size = self._queue, self._queued
+        if not batch:
+            return False
+        self._queue, self._queued, self._queue_filled = [], 0, trio.Event()
         self._queue_taken.unpark_all()
         batch.sort()
-        return batch
+        try:
+            await trio.to_thread.run_sync(
+                self._store, batch, limiter=self._disk, abandon_on_cancel=abandon_on_cancel
+            )
+        except trio.Cancelled:  # before a thread had it: for `leave`
+            self._queue[:0] = batch
+            self._queued += size
+            raise
+        self._now_held(batch)
+        return True
 
     def _now_held(self, batch: list[tuple[int, bytes]]) -> None:
         for offset, chunk in batch:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import errno
 import math
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from trio.testing import MockClock
 
 from cacheproxy.core.blob import BlobView, Span
 from cacheproxy.core.failures import Cause, UpstreamError
-from cacheproxy.registry.fill import GRACE, WITHHELD, FillRules
-from cacheproxy.registry.fills import Fills
+from cacheproxy.core.intervals import Intervals
+from cacheproxy.registry import metrics
+from cacheproxy.registry.fill import COMMIT_LIMIT, GRACE, WITHHELD, FillRules
+from cacheproxy.registry.fills import DISK_THREADS, Fills
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.transfer import Source
 from cacheproxy.store.partial import Partial
@@ -466,3 +469,94 @@ async def test_a_lie_about_the_size_stops_nobody_else(
         honest.close()
         assert await pull(all_fills, upstream) == upstream.data
     assert outcome == "bypass"
+
+
+async def test_reader_that_comes_as_a_fill_is_given_up_is_served(
+    shelf: Shelf, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_write(self: Partial, offset: int, chunks: list[bytes]) -> None:
+        real(self, offset, chunks)
+        if offset:
+            time.sleep(0.3)
+
+    real = Partial.write
+    monkeypatch.setattr(Partial, "write", slow_write)
+    monkeypatch.setattr("cacheproxy.registry.fill.GRACE", 0.05)
+    upstream.rate = 4 * MIB
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        await view.available(0, Span(0, SIZE, bounded=False))
+        view.close()
+        await trio.sleep(0.15)  # given up, while a thread still writes
+        upstream.rate = None
+        monkeypatch.setattr(Partial, "write", real)
+        assert await pull(all_fills, upstream) == upstream.data
+
+
+async def test_what_waits_for_a_thread_at_a_shutdown_is_left_too(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.rate = MIB
+    busy = [object() for _ in range(DISK_THREADS)]
+    with trio.CancelScope() as daemon:
+        async with fills(shelf) as all_fills:
+            view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+            await read(view, 0, MIB)
+            for thread in busy:
+                await all_fills._disk.acquire_on_behalf_of(thread)
+            await trio.sleep(0.5)
+            daemon.cancel()
+            for thread in busy:
+                all_fills._disk.release_on_behalf_of(thread)
+    upstream.rate = None
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert upstream.sent == SIZE
+
+
+async def test_what_is_held_is_looked_through_by_the_loop_alone(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs(self: Intervals) -> Iterator[tuple[int, int]]:
+        here.add(threading.current_thread())
+        return real(self)
+
+    here, real = set[threading.Thread](), Intervals.__iter__
+    monkeypatch.setattr(Intervals, "__iter__", runs)
+    monkeypatch.setattr("cacheproxy.registry.fillfile.CHECKPOINT_BYTES", MIB)
+    upstream.rate = MIB / 2
+    with trio.move_on_after(7):
+        async with fills(shelf) as all_fills:
+            await pull(all_fills, upstream)
+    assert here == {threading.current_thread()}
+
+
+async def test_commit_that_hangs_is_given_up(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_: Partial) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(shelf, "keep", hang)
+    unkept = metrics.FILLS.labels("unkept")
+    before = unkept._value.get()
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+        with trio.fail_after(COMMIT_LIMIT + 10):
+            while all_fills.running(upstream.digest):
+                await trio.sleep(1)
+    assert unkept._value.get() == before + 1
+
+
+async def test_fault_of_ours_at_the_end_of_a_fill_ends_no_daemon(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Partial, "leave", broken)
+    upstream.faults = [breaks_after(2 * MIB, Cause.PROTOCOL)]
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError):
+            await pull(all_fills, upstream)
+        assert await pull(all_fills, upstream) == upstream.data
