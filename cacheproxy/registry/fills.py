@@ -91,5 +91,5 @@ class Fills:
     def _detour(self, fill: Fill) -> BlobView:
         """The disk failed under a fill: each of its readers goes on alone, from where it is."""
         metrics.UNCACHED.labels("disk").inc()
-        before = None if fill.file is None else fill.file.read_held
-        return Uncached(fill.digest, fill.size, fill.route, self._nursery, before)
+        view = bind(Uncached, fill.digest, fill.size, fill.route, self._nursery)
+        return view() if fill.file is None else view(fill.file.read_held, fill.file.held.covered_to(0))

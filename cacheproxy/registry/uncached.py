@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial as bind
 
+import structlog
 import trio
 
 from cacheproxy.core.blob import BlobBroken, Span
@@ -16,6 +17,8 @@ from cacheproxy.core.failures import UpstreamError
 from cacheproxy.registry.fill import WITHHELD, WITHHELD_WHOLE, withheld_from
 from cacheproxy.registry.plan import Claim
 from cacheproxy.registry.transfer import Route, bring
+
+log = structlog.get_logger()
 
 WINDOW = WITHHELD_WHOLE + WITHHELD
 """Bytes received and not yet sent before the upstream is made to wait: no less than what can be withheld."""
@@ -27,8 +30,8 @@ class Uncached:
     """A BlobView without a file. Reads of one span go forward; another span starts another request upstream.
 
     A response for all of the blob is proven like a fill's. One that starts in the middle can only be proven
-    when `before(offset, count)` can read the bytes before it; else the client, who has them, is the one to
-    judge.
+    when `before(offset, count)` can read the bytes before it, of which the first `held` are here; else the
+    client, who has them, is the one to judge.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class Uncached:
         route: Route,
         nursery: trio.Nursery,
         before: Callable[[int, int], bytes] | None = None,
+        held: int = 0,
     ) -> None:
         self.digest = digest
         self.size = size
         self._route = route
         self._nursery = nursery
         self._before = before
+        self._held = held
         self._pump: _Pump | None = None
 
     async def available(self, offset: int, span: Span) -> int:
@@ -67,7 +72,7 @@ class Uncached:
     def _restart(self, offset: int, span: Span) -> _Pump:
         if self._pump is not None:
             self._pump.stop()
-        provable = not span.bounded and (offset == 0 or self._before is not None)
+        provable = not span.bounded and offset <= self._held
         self._pump = _Pump(self, offset, span, self._before, provable=provable)
         self._nursery.start_soon(self._pump.run, self._route)
         return self._pump
@@ -126,13 +131,17 @@ class _Pump:
                 await bring(
                     claim, self._size, self._digest, route, lambda _: None, bind(self._deliver, claim)
                 )
-            except (UpstreamError, BlobBroken, OSError) as error:
+            except (UpstreamError, BlobBroken) as error:
                 self._failure = error
+            except Exception as error:
+                log.exception("blob cannot be passed through", digest=self._digest)
+                self._failure = BlobBroken(f"the bytes of {self._digest} cannot be had: {error!r}")
         self._changed.unpark_all()
 
     async def _hash_before(self) -> None:
         at = 0
-        while self._hasher is not None and self._before is not None and at < self._start:
+        while self._hasher is not None and at < self._start:
+            assert self._before is not None
             chunk = await trio.to_thread.run_sync(self._before, at, min(READ_BACK, self._start - at))
             self._hasher.update(chunk)
             at += len(chunk)

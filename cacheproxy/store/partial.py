@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cacheproxy.core.blob import BlobBroken
@@ -135,8 +135,9 @@ class Partial:
         """Both descriptors; what was journaled stays for the next time. Once or more often."""
         if not self._closed:
             self._closed = True
-            os.close(self._fd)
-            os.close(self._journal)
+            for fd in (self._fd, self._journal):
+                with suppress(OSError):  # what has to last was synced
+                    os.close(fd)
         self._release()
 
     @contextmanager

@@ -374,6 +374,24 @@ async def test_full_disk_goes_on_uncached(
     assert shelf.kept == {}
 
 
+async def test_full_disk_stops_no_reader_of_the_rest(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is before its range never came: there is nothing to prove the end with."""
+    real = Partial.write
+
+    def write(self: Partial, offset: int, chunks: list[bytes]) -> None:
+        if offset + sum(map(len, chunks)) > 3 * MIB:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, offset, chunks)
+
+    monkeypatch.setattr(Partial, "write", write)
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        assert await read(view, 2 * MIB) == upstream.data[2 * MIB :]
+        view.close()
+
+
 async def test_folder_that_takes_no_file_goes_on_uncached(
     shelf: Shelf, upstream: FakeUpstream, clock: MockClock
 ) -> None:

@@ -31,7 +31,7 @@ def view_of(upstream: FakeUpstream, nursery: trio.Nursery, held: bytes = b"") ->
         return held[offset : offset + count]
 
     route = Route(Source(upstream, "library/debian"))
-    return Uncached(upstream.digest, len(upstream.data), route, nursery, before if held else None)
+    return Uncached(upstream.digest, len(upstream.data), route, nursery, before if held else None, len(held))
 
 
 @pytest.fixture
@@ -127,5 +127,19 @@ async def test_upstreams_failure_is_raised(upstream: FakeUpstream, autojump_cloc
     async with trio.open_nursery() as nursery:
         view = view_of(upstream, nursery)
         with pytest.raises(UpstreamError):
+            await view.available(0, Span(0, SIZE, bounded=False))
+        view.close()
+
+
+async def test_fault_of_ours_ends_no_daemon(
+    upstream: FakeUpstream, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(upstream, "open_blob", broken)
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        with pytest.raises(BlobBroken):
             await view.available(0, Span(0, SIZE, bounded=False))
         view.close()

@@ -356,6 +356,16 @@ def test_close_twice_closes_no_other_descriptor(content: DiskContent) -> None:
     os.close(writer)
 
 
+def test_a_descriptor_that_cannot_be_closed_hinders_nobody(content: DiskContent) -> None:
+    """Network file systems tell of earlier failures then; what has to last was synced before."""
+    partial = content.partial(DIGEST, SIZE)
+    before = open_descriptors()
+    os.close(partial.fileno())
+    partial.close()
+    assert open_descriptors() == before - 2
+    assert content.partial(DIGEST, SIZE).intervals.total == 0
+
+
 def test_discard_removes_both_files(partial: Partial, data: Path, log: Path) -> None:
     partial.write(0, [b"abc"])
     partial.discard()
