@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ import trio
 
 from cacheproxy.upstream.body import Chunks, check_identity, content_length, read_whole
 from cacheproxy.upstream.exchange import Ask, Sender
-from cacheproxy.upstream.pacing import Lane, Pace
+from cacheproxy.upstream.pacing import Lane, Pace, Slots
 from cacheproxy.upstream.redirects import STATUSES as REDIRECTS
 from cacheproxy.upstream.redirects import for_strangers, next_hop, place
 from cacheproxy.upstream.refusals import refusal
@@ -45,7 +45,9 @@ class Call:
     """Statuses that are answers; all others are raised."""
     lane: Lane = Lane.CONTROL
     deadline: float = math.inf
-    """For each head on the way, by trio's clock."""
+    """By trio's clock, for everything."""
+    turn: float = math.inf
+    """Seconds for the heads on the way, once it is our turn in line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,7 @@ class Answer:
 
 
 class Asker:
-    def __init__(
-        self, settings: UpstreamSettings, sender: Sender, slots: Mapping[Lane, trio.Semaphore]
-    ) -> None:
+    def __init__(self, settings: UpstreamSettings, sender: Sender, slots: Slots) -> None:
         self._settings = settings
         self._sender = sender
         self._slots = slots
@@ -109,7 +109,7 @@ class Asker:
     async def _followed(
         self, endpoint: Endpoint, call: Call, authorization: str | None
     ) -> AsyncIterator[Answer]:
-        async with self._slots[call.lane]:
+        async with self._slots.hold(call.lane, call.deadline):
             response, url, foreign = await self._follow(endpoint, call, authorization)
             settings = self._settings
             body = Chunks(response, url.host, settings.name, settings.stall, settings.minimum_rate)
@@ -121,10 +121,10 @@ class Asker:
     ) -> tuple[httpx.Response, httpx.URL, bool]:
         """The first answer that is no redirect, where it came from, and whether that is a stranger."""
         url, foreign, headers = endpoint.at(call.target), False, self._headers(call, authorization)
-        visited = [url]
+        visited, deadline = [url], min(call.deadline, trio.current_time() + call.turn)
         while True:
             ask = Ask(call.method, url, headers, call.kind, call.lane)
-            response = await self._sender.send(ask, None if foreign else endpoint.pace, call.deadline)
+            response = await self._sender.send(ask, None if foreign else endpoint.pace, deadline)
             if response.status_code not in REDIRECTS:
                 return response, url, foreign
             await response.aclose()

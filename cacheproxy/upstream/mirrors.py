@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -74,10 +75,9 @@ class Mirrors:
     async def _in_order(self, call: Call, read: Callable[[Answer], Awaitable[Read]]) -> Read:
         first: UpstreamError | None = None
         for left, endpoint in zip(range(len(self._endpoints) - 1, -1, -1), self._endpoints, strict=True):
-            now = trio.current_time()
-            turn = min(TURN_SECONDS, (call.deadline - now) / 2) if left else call.deadline - now
+            turn = min(TURN_SECONDS, (call.deadline - trio.current_time()) / 2) if left else math.inf
             try:
-                async with self._asker.ask(endpoint, replace(call, deadline=now + turn)) as answer:
+                async with self._asker.ask(endpoint, replace(call, turn=turn)) as answer:
                     return await read(answer)
             except UpstreamError as error:
                 final = first is None and error.cause not in MOVES_ON

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -28,6 +29,9 @@ log = structlog.get_logger()
 
 CONTROL_SLOTS = 16
 """Requests at once that are not for blobs: more than one build asks for, far fewer than a registry minds."""
+
+SLOT_SECONDS = 300.0
+"""Longest wait for a slot: after so long without a byte containerd gives up too."""
 
 LONGEST_PAUSE = 60.0
 """Seconds, whatever an upstream asks for: Docker Hub's limits count by the hour, but a login lifts them."""
@@ -51,8 +55,32 @@ class Lane(StrEnum):
     BLOB = "blob"
 
 
-def slots(connections: int) -> Mapping[Lane, trio.Semaphore]:
-    return {Lane.CONTROL: trio.Semaphore(CONTROL_SLOTS), Lane.BLOB: trio.Semaphore(connections)}
+class Slots:
+    """How many requests an upstream gets at once, by lane."""
+
+    def __init__(self, upstream: str, connections: int) -> None:
+        self._upstream = upstream
+        self._most = {Lane.CONTROL: CONTROL_SLOTS, Lane.BLOB: connections}
+        self._free = {lane: trio.Semaphore(most) for lane, most in self._most.items()}
+
+    @asynccontextmanager
+    async def hold(self, lane: Lane, deadline: float = math.inf) -> AsyncIterator[None]:
+        """A slot, once it is our turn in line; waits until `deadline` (trio's clock) or SLOT_SECONDS.
+
+        Raises UpstreamError TIMEOUT. What is waited for here is not the host, so no breaker hears of it.
+        """
+        began = trio.current_time()
+        with trio.CancelScope(deadline=min(deadline, began + SLOT_SECONDS)) as patience:
+            await self._free[lane].acquire()
+        if patience.cancelled_caught:
+            what = (
+                f"has had all its {self._most[lane]} connections busy for {trio.current_time() - began:.0f} s"
+            )
+            raise UpstreamError(Cause.TIMEOUT, what, self._upstream)
+        try:
+            yield
+        finally:
+            self._free[lane].release()
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:

@@ -25,7 +25,7 @@ from cacheproxy.upstream.blobstream import BlobStream
 from cacheproxy.upstream.credentials import Account, server_name
 from cacheproxy.upstream.exchange import Sender
 from cacheproxy.upstream.mirrors import Mirrors
-from cacheproxy.upstream.pacing import Lane, Paces, slots
+from cacheproxy.upstream.pacing import Lane, Paces, Slots
 from cacheproxy.upstream.realms import Realms
 from cacheproxy.upstream.settings import FixedLogin, UpstreamSettings
 from cacheproxy.upstream.tokens import Authorizer
@@ -63,12 +63,12 @@ class Registry:
         self.registry = settings.registry
         self._settings = settings
         sender = Sender(settings.name, transport, settings.stall)
-        lanes, paces = slots(settings.connections), Paces(settings.name)
-        server = TokenServer(settings.name, settings.user_agent, sender, lanes, paces)
+        slots, paces = Slots(settings.name, settings.connections), Paces(settings.name)
+        server = TokenServer(settings.name, settings.user_agent, sender, slots, paces)
         self.endpoints = tuple(
             _endpoint(settings, url, paces, server, nursery) for url in (settings.url, *settings.mirrors)
         )
-        self._asker = Asker(settings, sender, lanes)
+        self._asker = Asker(settings, sender, slots)
         self._mirrors = Mirrors(settings.name, self.endpoints, self._asker)
 
     async def head_manifest(

@@ -4,7 +4,6 @@ Authentication", and what may come back."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
@@ -17,7 +16,7 @@ from cacheproxy.upstream import metrics
 from cacheproxy.upstream.body import Chunks, check_identity, read_whole
 from cacheproxy.upstream.credentials import Credentials
 from cacheproxy.upstream.exchange import Ask, Sender, retry_after
-from cacheproxy.upstream.pacing import Lane, Paces
+from cacheproxy.upstream.pacing import Lane, Paces, Slots
 from cacheproxy.upstream.redirects import STATUSES as REDIRECTS
 from cacheproxy.upstream.refusals import cause_of_status
 
@@ -67,7 +66,7 @@ class TokenServer:
         upstream: str,
         user_agent: str,
         sender: Sender,
-        slots: Mapping[Lane, trio.Semaphore],
+        slots: Slots,
         paces: Paces,
     ) -> None:
         self._upstream = upstream
@@ -120,8 +119,8 @@ class TokenServer:
             ("User-Agent", self._user_agent),
         ]
         ask = Ask(method, url, ours + headers, "token", Lane.CONTROL, content)
-        deadline = trio.current_time() + SECONDS
-        async with self._slots[Lane.CONTROL]:
+        async with self._slots.hold(Lane.CONTROL):
+            deadline = trio.current_time() + SECONDS
             response = await self._sender.send(ask, self._paces.of(url), deadline)
             try:
                 return response.status_code, await self._read(response, url.host, deadline)

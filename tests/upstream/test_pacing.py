@@ -12,7 +12,6 @@ from trio.testing import MockClock
 
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.upstream.pacing import (
-    CONTROL_SLOTS,
     FAILURES,
     LONGEST_PAUSE,
     OPEN_SECONDS,
@@ -23,7 +22,6 @@ from cacheproxy.upstream.pacing import (
     RateLimit,
     parse_ratelimit,
     parse_retry_after,
-    slots,
 )
 
 NOW = 1_700_000_000.0
@@ -236,8 +234,3 @@ async def test_gauge_counts_the_hosts_that_are_left_alone() -> None:
     one.answered(Lane.CONTROL)
     one.answered(Lane.CONTROL)
     assert gauge() == 1
-
-
-def test_blob_slots_are_as_configured_and_control_has_its_own() -> None:
-    made = slots(3)
-    assert (made[Lane.BLOB].value, made[Lane.CONTROL].value) == (3, CONTROL_SLOTS)

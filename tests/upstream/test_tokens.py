@@ -16,7 +16,7 @@ from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.upstream import tokens
 from cacheproxy.upstream.credentials import BELIEVED_SECONDS, Account
 from cacheproxy.upstream.exchange import Sender
-from cacheproxy.upstream.pacing import Paces, slots
+from cacheproxy.upstream.pacing import Paces, Slots
 from cacheproxy.upstream.realms import Realms
 from cacheproxy.upstream.settings import FileSecret, FixedLogin
 from cacheproxy.upstream.tokens import AHEAD_SECONDS, RENEWAL_PAUSE, Authorizer
@@ -43,7 +43,7 @@ class Scene:
         source = None if password is None else FixedLogin(username, FileSecret(self.put(password)))
         transport = httpx.MockTransport(self.router.async_handler)
         paces = Paces("hub")
-        server = TokenServer("hub", "agent/1", Sender("hub", transport, 30.0), slots(8), paces)
+        server = TokenServer("hub", "agent/1", Sender("hub", transport, 30.0), Slots("hub", 8), paces)
         realms = Realms(REGISTRY, ("auth.example",), "hub")
         account = Account(source, "registry.example")
         return Authorizer("hub", account, realms, server, self._nursery)
