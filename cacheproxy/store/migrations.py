@@ -129,7 +129,23 @@ _CACHE = (
     """,
 )
 
-MIGRATIONS = (Migration(1, _CACHE),)
+_EVICTION = (
+    # Who shares a blob, asked of each one that may go; the other also serves the foreign keys' own checks.
+    "CREATE INDEX link_by_digest ON link (digest, repository)",
+    "CREATE INDEX reference_by_digest ON reference (digest)",
+    "CREATE INDEX blob_by_use ON blob (used, digest) WHERE generation > 0",
+    "CREATE INDEX trash_by_time ON trash (not_before, path)",
+    # name: a tag, whatever it means at the time, or the digest of an image.
+    """
+    CREATE TABLE pin (
+        repository $integer NOT NULL REFERENCES repository (id) ON DELETE RESTRICT,
+        name TEXT NOT NULL,
+        PRIMARY KEY (repository, name)
+    ) $keyed
+    """,
+)
+
+MIGRATIONS = (Migration(1, _CACHE), Migration(2, _EVICTION))
 
 
 def migrate(tx: Tx, dialect: Mapping[str, str], steps: tuple[Migration, ...] = MIGRATIONS) -> None:

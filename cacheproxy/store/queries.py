@@ -115,3 +115,82 @@ UPDATE blob SET generation = 0, location = ''
 WHERE digest = :digest AND generation = :generation AND generation > 0
 RETURNING digest
 """
+
+# What is used, what is pinned, and what goes.
+
+RECORD_USED = "UPDATE blob SET used = :used WHERE digest = :digest AND used < :used"
+
+OLDEST_USED = "SELECT min(used) FROM blob WHERE generation > 0"
+
+ADD_PIN = """
+INSERT INTO pin (repository, name) SELECT id, :name FROM repository WHERE name = :repository
+ON CONFLICT (repository, name) DO NOTHING
+"""
+
+DROP_PIN = """
+DELETE FROM pin WHERE name = :name AND repository = (SELECT id FROM repository WHERE name = :repository)
+RETURNING name
+"""
+
+PINS = """
+SELECT repository.name, pin.name FROM pin JOIN repository ON repository.id = pin.repository
+ORDER BY repository.name, pin.name
+"""
+
+# A pin holds its image and, for an index, all that is below it; UNION ends where images name one another in
+# a circle.
+_HELD = """
+WITH RECURSIVE held (repository, image) AS (
+    SELECT pin.repository, coalesce(tag.digest, pin.name)
+    FROM pin LEFT JOIN tag ON tag.repository = pin.repository AND tag.name = pin.name
+    UNION
+    SELECT child.repository, child.digest
+    FROM held JOIN child ON child.repository = held.repository AND child.image = held.image
+)
+"""
+# CROSS: there are few pins and many references, and SQLite believes the opposite.
+_HELD_BLOBS = """
+SELECT reference.digest
+FROM held CROSS JOIN reference
+WHERE reference.repository = held.repository AND reference.image = held.image
+"""
+
+PINNED = f"{_HELD}{_HELD_BLOBS}"
+
+# A page of stored blobs that nothing in the rows holds, the least recently used first; a row for each
+# upstream that it came from.
+EVICTABLE = f"""{_HELD}
+SELECT DISTINCT page.digest, page.size, page.generation, page.location, page.used, repository.upstream
+FROM (
+    SELECT blob.digest, blob.size, blob.generation, blob.location, blob.used
+    FROM blob
+    WHERE blob.generation > 0
+        AND blob.used < :before
+        AND (blob.used, blob.digest) > (:after_used, :after_digest)
+        AND blob.digest NOT IN ({_HELD_BLOBS})
+        AND NOT EXISTS (
+            SELECT 1 FROM link JOIN repository ON repository.id = link.repository
+            WHERE link.digest = blob.digest AND repository.kind = 'hosted'
+        )
+    ORDER BY blob.used, blob.digest
+    LIMIT :n
+) AS page
+LEFT JOIN link ON link.digest = page.digest
+LEFT JOIN repository ON repository.id = link.repository
+ORDER BY page.used, page.digest
+"""  # noqa: S608 - put together from the texts above
+
+# Not one that was used since it was chosen.
+EVICT = """
+UPDATE blob SET generation = 0, location = ''
+WHERE digest = :digest AND generation = :generation AND generation > 0 AND used <= :used
+RETURNING digest
+"""
+
+ADD_TRASH = """
+INSERT INTO trash (path, not_before) VALUES (:path, :not_before) ON CONFLICT (path) DO NOTHING
+"""
+
+DUE_TRASH = "SELECT path FROM trash WHERE not_before <= :now ORDER BY not_before, path LIMIT :n"
+
+FORGET_TRASH = "DELETE FROM trash WHERE path = :path"

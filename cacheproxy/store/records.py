@@ -8,7 +8,10 @@ is reached through its link to a repository, never by its digest alone.
 from __future__ import annotations
 
 import errno
+import math
+from collections.abc import Iterable, Sequence
 from functools import partial as bind
+from itertools import groupby
 from typing import Any
 
 from cacheproxy.core.digest import Digest, InvalidDigest
@@ -16,11 +19,11 @@ from cacheproxy.core.manifest import ParsedManifest
 from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx
 from cacheproxy.store.errors import StoreSuspect
-from cacheproxy.store.rows import BlobRow, ImageRow, ReferrerRow, Repository, TagRow
+from cacheproxy.store.rows import BlobRow, Evictable, ImageRow, ReferrerRow, Repository, TagRow
 
 
 class Records:
-    """Reads raise StoreSuspect and StoreBusy; `record_*` and `forget_bytes` those, StoreFull and Conflict.
+    """Reads raise StoreSuspect and StoreBusy; what writes, those, StoreFull and Conflict.
 
     A write returns once it is durable. `now` and all times are seconds since the epoch.
     """
@@ -145,6 +148,88 @@ class Records:
         forget = bind(_one, queries.FORGET_BYTES, {"digest": digest, "generation": generation})
         return await self._database.write(forget) is not None
 
+    # What is used, what is pinned, and what goes: rows stay, and the next pull brings the bytes again.
+
+    async def record_used(self, reads: Iterable[tuple[Digest, float]]) -> None:
+        """When blobs were last read, in one transaction; an earlier time than is known changes nothing."""
+        in_order = sorted(reads)
+
+        def record(tx: Tx) -> None:
+            for digest, used in in_order:
+                tx.run(queries.RECORD_USED, digest=digest, used=used)
+
+        await self._database.write(record)
+
+    async def oldest_used(self) -> float | None:
+        """When the stored blob that was not read for the longest time was read; None: nothing is stored."""
+        ((used,),) = await self._scan(queries.OLDEST_USED)
+        return None if used is None else float(used)
+
+    async def evictable(
+        self, n: int, after: Evictable | None = None, before: float = math.inf
+    ) -> list[Evictable]:
+        """Up to `n` stored blobs behind `after`, the least recently used first, last read before `before`.
+
+        None that a hosted repository has, or that a pin holds.
+        """
+        rows = await self._scan(
+            queries.EVICTABLE,
+            n=n,
+            before=before,
+            after_used=-math.inf if after is None else after.used,
+            after_digest="" if after is None else after.digest,
+        )
+        return [_evictable(blob, upstreams) for blob, upstreams in groupby(rows, key=lambda row: row[:-1])]
+
+    async def evict(self, blobs: Sequence[Evictable], not_before: float) -> list[Evictable]:
+        """Take the bytes from the rows and put their places into the trash, in one transaction.
+
+        Returns those that went: not what was read, pinned or replaced since it was chosen. The files may be
+        unlinked from `not_before` on.
+        """
+        return await self._database.write(
+            bind(_evict, sorted(blobs, key=lambda blob: blob.digest), not_before)
+        )
+
+    async def due_trash(self, now: float, n: int) -> list[str]:
+        """Up to `n` places whose files are to be unlinked by now."""
+        return [path for (path,) in await self._scan(queries.DUE_TRASH, now=now, n=n)]
+
+    async def forget_trash(self, paths: Iterable[str]) -> None:
+        """The files are gone."""
+        in_order = sorted(paths)
+
+        def forget(tx: Tx) -> None:
+            for path in in_order:
+                tx.run(queries.FORGET_TRASH, path=path)
+
+        await self._database.write(forget)
+
+    async def pin(self, repository: str, name: str) -> bool:
+        """Hold the blobs of an image: of what a tag means at any time, or of a digest.
+
+        False: there is no such repository.
+        """
+
+        def pin(tx: Tx) -> bool:
+            tx.run(queries.ADD_PIN, repository=repository, name=name)
+            return tx.one(queries.REPOSITORY_ID, name=repository) is not None
+
+        return await self._database.write(pin)
+
+    async def unpin(self, repository: str, name: str) -> bool:
+        """False when it was not pinned."""
+        drop = bind(_one, queries.DROP_PIN, {"repository": repository, "name": name})
+        return await self._database.write(drop) is not None
+
+    async def pins(self) -> list[tuple[str, str]]:
+        """Repositories and the tags or digests pinned in them."""
+        return [(repository, name) for repository, name in await self._scan(queries.PINS)]
+
+    async def pinned(self) -> frozenset[Digest]:
+        """All blobs that pins hold."""
+        return frozenset(_digest(text) for (text,) in await self._scan(queries.PINNED))
+
     async def _one(self, sql: str, **named: object) -> Row | None:
         return await self._database.read(bind(_one, sql, named))
 
@@ -203,6 +288,23 @@ def _repository_id(tx: Tx, name: str, upstream: str, now: float) -> int:
     row = tx.one(queries.REPOSITORY_ID, name=name)
     assert row is not None
     return int(row[0])
+
+
+def _evictable(blob: Row, rows: Iterable[Row]) -> Evictable:
+    digest, size, generation, location, used = blob
+    upstreams = frozenset(row[-1] for row in rows if row[-1] is not None)
+    return Evictable(_digest(digest), size, generation, location, used, upstreams)
+
+
+def _evict(blobs: Sequence[Evictable], not_before: float, tx: Tx) -> list[Evictable]:
+    pinned = {text for (text,) in tx.all(queries.PINNED)}
+    gone = []
+    for blob in blobs:
+        named = {"digest": blob.digest, "generation": blob.generation, "used": blob.used}
+        if blob.digest not in pinned and tx.one(queries.EVICT, **named) is not None:
+            tx.run(queries.ADD_TRASH, path=blob.location, not_before=not_before)
+            gone.append(blob)
+    return gone
 
 
 def _digest(text: Any) -> Digest:

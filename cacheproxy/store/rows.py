@@ -59,3 +59,17 @@ class BlobRow:
     """0: no bytes here."""
     location: str
     """What the content store made of it; "" when there are no bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evictable:
+    """Bytes that may go, as far as the rows know."""
+
+    digest: Digest
+    size: int
+    generation: int
+    location: str
+    used: float
+    """When it was last read, as far as that is written down."""
+    upstreams: frozenset[str]
+    """Those whose repositories have it."""

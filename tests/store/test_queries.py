@@ -46,3 +46,16 @@ def test_referrers_go_by_their_index_and_need_no_sorting() -> None:
     steps = plan(queries.REFERRERS)
     assert any("image_by_subject (repository=? AND subject=?)" in step for step in steps), steps
     assert not any("ORDER BY" in step for step in steps), steps
+
+
+def test_the_order_of_eviction_goes_by_its_index() -> None:
+    steps = plan(queries.EVICTABLE)
+    assert any("blob USING INDEX blob_by_use" in step for step in steps), steps
+    assert any("link USING COVERING INDEX link_by_digest (digest=?)" in step for step in steps), steps
+    for scan in (step for step in steps if step.startswith("SCAN")):
+        assert scan.removeprefix("SCAN ").split()[0] in ("pin", "held", "page", "CONSTANT"), steps
+
+
+def test_due_trash_goes_by_its_index_and_needs_no_sorting() -> None:
+    (step,) = plan(queries.DUE_TRASH)
+    assert "trash_by_time (not_before<?)" in step
