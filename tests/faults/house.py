@@ -6,6 +6,7 @@ When a daemon ends it is shown that nothing is left: no task, no descriptor, not
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import sys
@@ -22,6 +23,7 @@ from cacheproxy import config, wiring
 from cacheproxy.app import main
 from cacheproxy.config import Upstream
 from cacheproxy.upstream.settings import UpstreamSettings
+from cacheproxy.upstream.tls import client_context
 from cacheproxy.upstream.transport import OwnedTransport
 from tests.faults.client import Address, Asking, Heard, ask, asking
 from tests.faults.host import NAME, Host, Names
@@ -64,15 +66,18 @@ PAUSE = 0.05
 """Seconds for which an upstream is left alone after a 429, or after too many failures."""
 
 QUICK: Mapping[str, Any] = {
-    "cacheproxy.upstream.mirrors.PAUSES": (0.02, 0.04),
+    "cacheproxy.upstream.mirrors.PAUSES": (0.005, 0.01),
     "cacheproxy.upstream.pacing.OPEN_SECONDS": PAUSE,
     "cacheproxy.upstream.pacing.LONGEST_PAUSE": PAUSE,
-    "cacheproxy.registry.transfer.BACKOFF": (0.02, 0.04, 0.08),
-    "cacheproxy.registry.fill.GRACE": 0.2,
+    "cacheproxy.registry.transfer.BACKOFF": (0.01, 0.02, 0.04),
+    "cacheproxy.registry.fill.GRACE": 0.1,
     "cacheproxy.edge.watchdog.TICK": 0.1,
     "cacheproxy.registry.fillfile.CHECKPOINT_SECONDS": 0.1,
 }
 """Waits that are shorter here than a real upstream deserves."""
+
+_once = functools.cache(client_context)
+"""To make a TLS context takes longer than all else that a daemon does at its start."""
 
 STALL = 0.3
 
@@ -267,6 +272,7 @@ async def hosts(
     with pytest.MonkeyPatch.context() as patch:
         for constant, value in ({**QUICK, **HASTY} if hasty else QUICK).items():
             patch.setattr(constant, value)
+        patch.setattr(wiring, "client_context", _once)
         async with trio.open_nursery() as nursery:
             house = House(folder, nursery, name, tls=tls, hasty=hasty)
             for host in house.hosts:

@@ -100,7 +100,7 @@ async def test_download_that_all_left_goes_on_by_the_rule(
     layer = pattern(4 * MIB)
     async with house(folder, cache=f'finish_fill = "{finish}"') as h:
         image = await layered(h, layer)
-        h.registry.origin.rate = 4 * MIB
+        h.registry.origin.rate = 8 * MIB
         async with h.asking(layer_path(image)) as client:
             await client.head()
             assert await client.take(int(taken * len(layer))) == layer[: int(taken * len(layer))]
