@@ -66,7 +66,7 @@ class Authorizer:
         self._server = server
         self._nursery = nursery
         self._basic = False
-        """It asked for Basic once, and is sent it from then on."""
+        """It asked for Basic last, and is sent it from then on."""
         self._scopes: OrderedDict[str, _Scope] = OrderedDict()
 
     async def header(self, scope: str) -> str | None:
@@ -90,6 +90,7 @@ class Authorizer:
         """
         asked = {challenge.scheme: challenge for challenge in reversed(parse(challenges))}
         if "bearer" in asked:
+            self._basic = False
             realm = self._realm(asked["bearer"], scope)
             return await self._shared(self._scope(scope), realm, refused)
         if "basic" in asked:
@@ -147,7 +148,7 @@ class Authorizer:
             if header is not None and header != refused:
                 return header
             if known.fetches != seen and known.failure is not None:
-                raise known.failure
+                raise known.failure.with_traceback(None)  # else it would grow with each who raises it
             return await self._fetch(known, realm)
 
     async def _fetch(self, known: _Scope, realm: Realm) -> str:
@@ -184,12 +185,17 @@ class Authorizer:
             self._nursery.start_soon(self._renew, known, known.realm)
 
     async def _renew(self, known: _Scope, realm: Realm) -> None:
+        """Raises nothing but cancellation: it runs in a nursery that all upstreams share."""
         held = known.header
         try:
             await self._shared(known, realm, refused=held)
         except UpstreamError as error:
             log.warning("token not renewed", upstream=self._upstream, reason=error.message)
-            known.realm, known.renew = realm, trio.current_time() + RENEWAL_PAUSE
+        except Exception:
+            log.exception("token not renewed", upstream=self._upstream)
+        else:
+            return
+        known.realm, known.renew = realm, trio.current_time() + RENEWAL_PAUSE
 
     def _denied(self, what: str) -> UpstreamError:
         return UpstreamError(Cause.AUTH, what, self._upstream, status=401)

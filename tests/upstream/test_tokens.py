@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import traceback
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -205,6 +206,22 @@ async def test_failed_renewal_leaves_the_token_and_is_tried_again_later(
     assert await scene.authorizer.header(SCOPE) == "Bearer new"
 
 
+async def test_renewal_that_meets_a_defect_ends_nothing_else(
+    scene: Scene, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in a nursery of the daemon's own."""
+    await scene.dance()
+    await trio.sleep(301 - AHEAD_SECONDS)
+    with monkeypatch.context() as patch:
+        patch.delattr(TokenServer, "fetch")
+        assert await scene.authorizer.header(SCOPE) == "Bearer t1"
+        await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(RENEWAL_PAUSE)
+    assert await scene.authorizer.header(SCOPE) == "Bearer t1"
+    await trio.testing.wait_all_tasks_blocked()
+    assert await scene.authorizer.header(SCOPE) == "Bearer t2"
+
+
 async def test_only_so_many_scopes_are_kept(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "SCOPES", 3)
     for scope in ("a", "b", "c", "a", "d"):
@@ -257,6 +274,29 @@ async def test_failed_fetch_is_shared_by_those_who_waited_for_it(
     assert scene.tokens.call_count == 1
 
 
+async def test_a_failure_that_many_share_does_not_remember_them(
+    scene: Scene, autojump_clock: MockClock
+) -> None:
+    """A traceback that grows with each who raises it would keep all their frames."""
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(5)
+        return httpx.Response(503)
+
+    scene.tokens.mock(side_effect=slow)
+    failures = []
+
+    async def one() -> None:
+        with pytest.raises(UpstreamError) as caught:
+            await scene.dance()
+        failures.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(one)
+    assert len(list(traceback.walk_tb(failures[-1].__traceback__))) < 20
+
+
 async def test_waiters_go_on_when_the_one_who_fetches_is_cancelled(
     scene: Scene, autojump_clock: MockClock
 ) -> None:
@@ -285,6 +325,13 @@ async def test_basic_is_answered_and_then_sent_ahead(scene: Scene) -> None:
     assert await scene.authorizer.header(SCOPE) is None, "nothing is offered unasked"
     assert await scene.authorizer.answer('Basic realm="x"', SCOPE, None) == basic("u:p")
     assert await scene.authorizer.header("any") == basic("u:p")
+
+
+async def test_who_asked_for_basic_may_ask_for_bearer_later(scene: Scene) -> None:
+    scene.authorizer = scene.made("p")
+    await scene.authorizer.answer("Basic", SCOPE, None)
+    assert await scene.dance(refused=basic("u:p")) == "Bearer t1"
+    assert await scene.authorizer.header(SCOPE) == "Bearer t1"
 
 
 async def test_basic_without_credentials_is_a_denial(scene: Scene) -> None:
