@@ -97,6 +97,7 @@ async def open_registry(settings: s.UpstreamSettings, nursery: trio.Nursery) -> 
     gate = AddressGate(settings.allow_addresses)
     dialer = Dialer(gate, await _tls(settings), identified=await _identified(settings), proxy=proxy)
     async with OwnedTransport(dialer, max_idle=2 * settings.connections) as transport:
+        nursery.start_soon(transport.tidy)
         yield Registry(settings, transport, nursery)
 
 

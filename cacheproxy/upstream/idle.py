@@ -29,7 +29,8 @@ class Idle:
 
     def __init__(self, most: int, seconds: float) -> None:
         self._most = most
-        self._seconds = seconds
+        self.seconds = seconds
+        """How long a connection waits."""
         self._waiting: list[_Waiting] = []  # in the order in which they will be too old
 
     def __len__(self) -> int:
@@ -37,7 +38,7 @@ class Idle:
 
     def take(self, origin: Origin) -> Connection | None:
         """A connection to `origin` that nothing came in on since; the caller has it for itself."""
-        self._close_old()
+        self.close_old()
         for n in range(len(self._waiting) - 1, -1, -1):
             if self._waiting[n].origin == origin:
                 connection = self._waiting.pop(n).connection
@@ -48,8 +49,8 @@ class Idle:
 
     def give(self, origin: Origin, connection: Connection) -> None:
         """Keep `connection` for the next request; the oldest one makes room."""
-        self._close_old()
-        self._waiting.append(_Waiting(origin, connection, trio.current_time() + self._seconds))
+        self.close_old()
+        self._waiting.append(_Waiting(origin, connection, trio.current_time() + self.seconds))
         if len(self._waiting) > self._most:
             self._waiting.pop(0).connection.close()
 
@@ -59,7 +60,7 @@ class Idle:
         while self._waiting:
             self._waiting.pop().connection.close()
 
-    def _close_old(self) -> None:
+    def close_old(self) -> None:
         now = trio.current_time()
         while self._waiting and self._waiting[0].until <= now:
             self._waiting.pop(0).connection.close()

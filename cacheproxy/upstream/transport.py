@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 import h11
 import httpx
+import trio
 
 from cacheproxy.upstream.connection import Connection, Timeouts
 from cacheproxy.upstream.dialer import Dialer
@@ -50,6 +51,13 @@ class OwnedTransport(httpx.AsyncBaseTransport):
                 if connection.answered or request.method not in _REPEATABLE:
                     raise
         return await self._exchange(await self._dial(origin, request), origin, request)
+
+    async def tidy(self) -> None:
+        """Close what was idle for too long. Runs until cancelled; without it that happens at the next request
+        only, and a peer that closed waits for us till then."""
+        while True:
+            await trio.sleep(self._idle.seconds)
+            self._idle.close_old()
 
     async def aclose(self) -> None:
         """Closes what is idle; connections in use follow when their responses are closed. Never waits."""

@@ -8,6 +8,7 @@ import httpx
 import pytest
 import respx
 import trio
+import trio.testing
 
 from cacheproxy.upstream.causes import BrokenOff
 from cacheproxy.upstream.dialer import Dialer
@@ -222,6 +223,20 @@ async def test_closing_does_not_wait_and_leaves_running_requests_alone(nursery: 
         assert not scope.cancelled_caught
         assert len(await running.aread()) == len(BIG)
     await server.left_with(0)
+
+
+async def test_connections_that_nobody_uses_are_closed(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = await started(nursery, answering(reply()))
+    transport = OwnedTransport(dialer())
+    nursery.start_soon(transport.tidy)
+    async with client(transport) as session:
+        await session.get(server.url)
+        await trio.sleep(10)
+        assert server.open == 1
+        await trio.sleep(20)
+        assert server.open == 0
 
 
 async def test_another_scheme_is_refused(session: httpx.AsyncClient) -> None:
