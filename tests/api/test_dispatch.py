@@ -33,11 +33,6 @@ ALLOWED = ipaddress.ip_address("10.0.0.9")
 STRANGER = ipaddress.ip_address("192.0.2.1")
 
 
-@pytest.fixture
-def clock() -> MockClock:
-    return MockClock(autojump_threshold=0.02)
-
-
 class Client:
     """Asks a door as the edge does, and reads the answer as a client would."""
 

@@ -4,17 +4,11 @@ import random
 from pathlib import Path
 
 import pytest
-from trio.testing import MockClock
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.partial import Partial
-
-
-@pytest.fixture
-def clock() -> MockClock:
-    """Jumps over waits, but not over a thread that writes to the disk."""
-    return MockClock(autojump_threshold=0.02)
+from tests.virtual import clock as clock
 
 
 class Shelf:

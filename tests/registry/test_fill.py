@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cacheproxy.core.blob import BlobView, Span
 from cacheproxy.core.failures import Cause, UpstreamError
@@ -522,7 +522,9 @@ async def test_what_waits_for_a_thread_at_a_shutdown_is_left_too(
             await read(view, 0, MIB)
             for thread in busy:
                 await all_fills._disk.acquire_on_behalf_of(thread)
-            await trio.sleep(0.5)
+            for _ in range(8):
+                await wait_all_tasks_blocked()
+                clock.jump(1 / 16)
             daemon.cancel()
             for thread in busy:
                 all_fills._disk.release_on_behalf_of(thread)
