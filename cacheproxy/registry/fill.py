@@ -108,6 +108,8 @@ class Fill:
         self._stirred = trio.Event()
         self._ranges: bool | None = None
         """Whether the upstream does ranges; None: it has not answered yet."""
+        self._most = rules.ranges
+        """Transfers side by side: fewer once the upstream let some go on and failed another."""
 
     # Readers: what a view asks of its fill.
 
@@ -254,12 +256,12 @@ class Fill:
         whole = any(view.whole for view in self._readers) or (not self._readers and self._finishing(file))
         demands = list(self._waiting.values())
         if self._rules.parallel_from is not None and self.size >= self._rules.parallel_from:
-            if busy >= self._rules.ranges:
+            if busy >= self._most:
                 return None
             return self._plan.next(demands, whole=whole, piece=self._rules.piece, split=False)
         if busy == 0:
             return self._plan.next(demands, whole=whole, piece=None, split=False)
-        if busy == 1:  # a lazy reader far ahead of the one transfer gets one of its own
+        if busy == 1 and self._most > 1:  # a lazy reader far ahead of the one transfer gets one of its own
             bounded = [demand for demand in demands if demand.span.bounded]
             return self._plan.next(bounded, whole=False, piece=None, split=True)
         return None
@@ -272,6 +274,12 @@ class Fill:
 
         try:
             await bring(claim, self.size, self.digest, self.route, bind(self._opened, claim), deliver)
+        except UpstreamError as error:
+            others = len(self._plan.claims) - 1
+            if not others:
+                raise
+            self._most = others
+            log.info("fill goes on with fewer transfers", digest=self.digest, most=others, error=str(error))
         finally:
             self._plan.release(claim)
             self._stirred.set()

@@ -23,6 +23,7 @@ from cacheproxy.registry.transfer import Source
 from cacheproxy.store.partial import Partial
 from tests.registry.conftest import Shelf, pattern
 from tests.registry.fakes import (
+    Answer,
     FakeUpstream,
     breaks_after,
     claims,
@@ -197,6 +198,36 @@ async def test_large_blob_comes_in_ranged_transfers(shelf: Shelf, clock: MockClo
     assert sorted(upstream.asked) == [(at, at + MIB) for at in range(0, SIZE, MIB)]
     assert 2 <= upstream.most_at_once <= rules.ranges
     assert upstream.sent == SIZE
+
+
+@pytest.mark.parametrize("cause", [Cause.THROTTLED, Cause.SERVER, Cause.CONNECT])
+async def test_upstream_that_allows_fewer_transfers_gets_fewer(
+    shelf: Shelf, clock: MockClock, cause: Cause
+) -> None:
+    upstream = FakeUpstream(pattern(2 * SIZE), rate=MIB / 8)
+
+    def one_too_many(answer: Answer) -> None:
+        if upstream.at_once >= 2:
+            refuses(cause)(answer)
+
+    upstream.faults = [one_too_many] * 1000
+    rules = FillRules(parallel_from=SIZE, ranges=4, piece=MIB)
+    async with fills(shelf, rules) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    assert upstream.most_at_once == 2
+    assert upstream.sent == 2 * SIZE
+    refused = sum(answer.error_at_once is not None for answer in upstream.answers)
+    assert refused <= 6
+
+
+async def test_upstream_that_ends_all_transfers_ends_the_fill(shelf: Shelf, clock: MockClock) -> None:
+    upstream = FakeUpstream(pattern(SIZE), rate=MIB)
+    upstream.faults = [*[breaks_after(MIB // 2)] * 4, *[refuses(Cause.CONNECT)] * 100]
+    rules = FillRules(parallel_from=SIZE, ranges=4, piece=MIB)
+    async with fills(shelf, rules) as all_fills:
+        with pytest.raises(UpstreamError) as failure:
+            await pull(all_fills, upstream)
+    assert failure.value.cause is Cause.CONNECT
 
 
 async def test_upstream_without_ranges_is_asked_once(shelf: Shelf, clock: MockClock) -> None:
