@@ -216,7 +216,7 @@ async def _serve(
         await serve(
             listeners,
             clients,
-            limits=Limits(),
+            limits=Limits.within(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
             trusted_proxies=config.server.trusted_proxies,
             log=observe,
             drain=drain,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CONNECTIONS = 16_384
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -23,11 +25,21 @@ class Limits:
     """How long a client may take to read our last answer before the socket is closed under it."""
     drain: float = 30.0
     """For running responses, once the server was told to stop; then they are cut."""
-    connections: int = 16_384
+    connections: int = CONNECTIONS
     """In all. An idle one costs about 6 KiB here and one descriptor."""
     per_address: int = 4_096
     """From one IPv4 address or IPv6 /64: a quarter, so that nobody alone shuts the others out, and a NAT of
     build hosts still fits. Listed proxies and unix sockets speak for many and are exempt."""
+
+    @classmethod
+    def within(cls, descriptors: int) -> Limits:
+        """As many connections as so many descriptors can serve: to be refused is better for a client than a
+        daemon that cannot open a file.
+
+        Each may take two, its socket and its blob's file; a quarter is for upstreams, fills and the database.
+        """
+        connections = min(CONNECTIONS, descriptors * 3 // 8)
+        return cls(connections=connections, per_address=connections // 4)
 
     @property
     def least(self) -> float:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ipaddress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,3 +52,11 @@ def test_nothing_is_left_when_all_have_left(keys: list[int | None]) -> None:
     for key in inside:
         admission.leave(key)
     assert (admission.total, admission.shares) == (0, {})
+
+
+@pytest.mark.parametrize(("descriptors", "connections"), [(1024, 384), (65_536, 16_384), (1 << 20, 16_384)])
+def test_there_is_a_descriptor_for_each_blob_and_some_for_everything_else(
+    descriptors: int, connections: int
+) -> None:
+    limits = Limits.within(descriptors)
+    assert (limits.connections, limits.per_address) == (connections, connections // 4)
