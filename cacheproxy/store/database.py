@@ -28,7 +28,8 @@ class Tx(Protocol):
 
 
 class Database(Protocol):
-    """Transaction functions are plain and short, and do nothing but SQL: they may run in another thread."""
+    """Transaction functions are plain and short, and do nothing but SQL: they may run in another thread, and
+    more than once."""
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """For point reads by key. Raises StoreSuspect, StoreBusy."""
@@ -37,7 +38,8 @@ class Database(Protocol):
     async def write(self, fn: Callable[[Tx], T]) -> T:
         """Returns once what was written is durable. Raises what `fn` raises, and nothing is written then.
 
-        Raises StoreSuspect, StoreFull, StoreBusy, Conflict. Cancelled while waiting, it may still be written.
+        Raises StoreSuspect, StoreFull, StoreBusy, Conflict, CommitUnknown. Cancelled while waiting, it may
+        still be written.
         """
         ...
 

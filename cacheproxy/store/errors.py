@@ -4,7 +4,8 @@ StoreError
 ├── BlobMissing       a row's bytes are not there: forget them, fetch them again
 ├── StoreSuspect      (also OSError) a sync, a rename or the database failed: promises may be broken
 ├── StoreFull         (also OSError) no room for rows: nothing was written, try again later
-├── StoreBusy         (also OSError) somebody else held the database: nothing was written, try again
+├── StoreBusy         (also OSError) the database is held by others, or away: nothing was written, try again
+├── CommitUnknown     (also OSError) the database went away in a commit: it was written, or it was not
 ├── Conflict          a constraint of the schema refused the write: nothing was written
 └── DatabaseRefused   not a database this version can work with; raised by opening only
 """
@@ -34,7 +35,17 @@ class StoreFull(StoreError, OSError):
 
 
 class StoreBusy(StoreError, OSError):
-    """Another process held the database's lock. Built as OSError is: (errno, text)."""
+    """Another process held the database's lock, or its server does not answer.
+
+    Built as OSError is: (errno, text).
+    """
+
+
+class CommitUnknown(StoreError, OSError):
+    """Whoever's write may be done twice does it again; others look what is there.
+
+    Built as OSError is: (errno, text).
+    """
 
 
 class Conflict(StoreError):

@@ -10,16 +10,24 @@ import pytest
 
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.postgres import Postgres
 from cacheproxy.store.records import Records
 from cacheproxy.store.sqlite import SQLite
+from tests.postgres import postgres_url as postgres_url
+
+Opened = AbstractAsyncContextManager[Database]
 
 
-def _sqlite(folder: Path) -> AbstractAsyncContextManager[Database]:
-    return SQLite.open(folder / "rows.db")
+def _sqlite(request: pytest.FixtureRequest) -> Opened:
+    return SQLite.open(request.getfixturevalue("tmp_path") / "rows.db")
+
+
+def _postgres(request: pytest.FixtureRequest) -> Opened:
+    return Postgres.open(request.getfixturevalue("postgres_url"))
 
 
 CONTENTS: dict[str, Callable[[Path], DiskContent]] = {"disk": lambda folder: DiskContent(folder / "content")}
-DATABASES: dict[str, Callable[[Path], AbstractAsyncContextManager[Database]]] = {"sqlite": _sqlite}
+DATABASES: dict[str, Callable[[pytest.FixtureRequest], Opened]] = {"sqlite": _sqlite, "postgres": _postgres}
 
 
 @pytest.fixture(params=sorted(CONTENTS))
@@ -28,8 +36,13 @@ def content(request: pytest.FixtureRequest, tmp_path: Path) -> DiskContent:
 
 
 @pytest.fixture(params=sorted(DATABASES))
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    async with DATABASES[request.param](tmp_path) as database:
+def opened(request: pytest.FixtureRequest) -> Opened:
+    return DATABASES[request.param](request)
+
+
+@pytest.fixture
+async def database(opened: Opened) -> AsyncIterator[Database]:
+    async with opened as database:
         yield database
 
 
