@@ -13,7 +13,7 @@ import trio
 
 from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest
-from cacheproxy.core.failures import UpstreamError
+from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.fill import WITHHELD, WITHHELD_WHOLE, withheld_from
 from cacheproxy.registry.plan import Claim
 from cacheproxy.registry.transfer import Route, bring
@@ -52,7 +52,7 @@ class Uncached:
         self._pump: _Pump | None = None
 
     async def available(self, offset: int, span: Span) -> int:
-        """Raises UpstreamError, or BlobBroken when the bytes are not the digest's."""
+        """Raises UpstreamError; BlobBroken for a fault of ours."""
         pump = self._pump
         if pump is None or not pump.serves(offset, span):
             pump = self._restart(offset, span)
@@ -131,7 +131,8 @@ class _Pump:
                 await bring(
                     claim, self._size, self._digest, route, lambda _: None, bind(self._deliver, claim)
                 )
-            except (UpstreamError, BlobBroken) as error:
+                self._judge(route)
+            except UpstreamError as error:
                 self._failure = error
             except Exception as error:
                 log.exception("blob cannot be passed through", digest=self._digest)
@@ -152,15 +153,17 @@ class _Pump:
         claim.position += len(chunk)
         if self._hasher is not None:
             self._hasher.update(chunk)
-            if claim.position == self._size:
-                self._judge()
         self._window += chunk
         self._changed.unpark_all()
 
-    def _judge(self) -> None:
-        assert self._hasher is not None
-        if self._hasher.hexdigest() != self._digest.hex:
-            raise BlobBroken(f"the upstream's bytes are not those of {self._digest}")
+    def _judge(self, route: Route) -> None:
+        """Raises UpstreamError when what was hashed, if anything was, is not the digest's."""
+        if self._hasher is None:
+            return
+        actual = self._hasher.hexdigest()
+        if actual != self._digest.hex:
+            what = f"sent bytes whose digest is {self._digest.algorithm}:{actual}, not {self._digest}"
+            raise UpstreamError(Cause.PROTOCOL, what, route.current.source.upstream.name)
         self._hasher = None  # proven: nothing is withheld any more
 
     def _sendable(self) -> int:

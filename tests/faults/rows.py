@@ -126,6 +126,7 @@ def drip(plan: Plan) -> None:
 
 
 TOO_LARGE = bytes((4 << 20) + 1)
+ENCODED = faults.header("Content-Encoding", "x-gzip")
 RETYPED = faults.header("Content-Type", OCI_INDEX)
 JUNK = faults.header("X-Junk", "x" * 1_000_000)
 
@@ -152,6 +153,7 @@ ROWS = (
         bodies_only=True,
     ),
     Row("gzip", answers(faults.gzip()), LIED, LIED, LIED, bodies_only=True),
+    Row("gzip by its head only", answers(ENCODED), LIED, LIED, LIED, bodies_only=True),
     Row("4 MiB and a byte", answers(faults.status(200, body=TOO_LARGE)), LIED, LIED, LIED),
     Row(
         "4 MiB and a byte without a length",

@@ -50,6 +50,25 @@ async def test_fault_is_told_or_covered_and_passes(row: Row, column: str, folder
         await with_something_here(h, row, column)
 
 
+UNCACHED = {
+    "stall mid-body",
+    "truncated",
+    "reset before the body",
+    "wrong bytes",
+    "too long",
+    "429",
+    "5xx storm",
+}
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if row.name in UNCACHED])
+async def test_fault_is_told_alike_where_nothing_can_be_kept(row: Row, folder: Path) -> None:
+    async with house(folder, hasty=row.hasty, cache='budget = "1B"') as h:
+        await with_nothing_here(h, row, "GET blob")
+        if row.small is not None:
+            await with_nothing_here(h, row, "GET small blob")
+
+
 @pytest.mark.parametrize(
     ("fault", "outcome"),
     [

@@ -67,17 +67,27 @@ async def test_wrong_bytes_never_end_well(upstream: FakeUpstream, autojump_clock
             while True:
                 at += len(await view.read(at, await view.available(at, span)))
 
-        with pytest.raises(BlobBroken):
+        with pytest.raises(UpstreamError):
             await take_all()
         view.close()
     assert at == SIZE - WITHHELD
+
+
+async def test_wrong_bytes_end_the_blob_where_there_is_a_mirror_too(autojump_clock: MockClock) -> None:
+    upstream = FakeUpstream(pattern(MIB), mirrors=2, faults=[lies])
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        with trio.fail_after(60), pytest.raises(UpstreamError) as failure:
+            await view.available(0, Span(0, MIB, bounded=False))
+        view.close()
+    assert failure.value.cause is Cause.PROTOCOL
 
 
 async def test_small_wrong_blob_sends_nothing(autojump_clock: MockClock) -> None:
     upstream = FakeUpstream(pattern(MIB), faults=[lies])
     async with trio.open_nursery() as nursery:
         view = view_of(upstream, nursery)
-        with pytest.raises(BlobBroken):
+        with pytest.raises(UpstreamError):
             await view.available(0, Span(0, MIB, bounded=False))
         view.close()
 
@@ -96,7 +106,7 @@ async def test_rest_after_a_failed_disk_is_proven_with_what_was_written(
     upstream.faults = [lies]
     async with trio.open_nursery() as nursery:
         view = view_of(upstream, nursery, held=upstream.data[: 2 * MIB])
-        with pytest.raises(BlobBroken):
+        with pytest.raises(UpstreamError):
             await read(view, Span(2 * MIB, SIZE, bounded=False))
         view.close()
 
