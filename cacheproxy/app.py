@@ -22,6 +22,7 @@ from prometheus_client import disable_created_metrics
 
 from cacheproxy import log as logging
 from cacheproxy import request_log, systemd, wiring
+from cacheproxy.api.admin import AdminDoor
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
 from cacheproxy.api.meter import Meter
@@ -33,8 +34,10 @@ from cacheproxy.edge.listeners import describe, open_listeners
 from cacheproxy.edge.message import Application, Exchange, Log
 from cacheproxy.edge.server import serve
 from cacheproxy.registry.blobs import Blobs, DiskShelf
+from cacheproxy.registry.condition import Watch
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
+from cacheproxy.registry.inventory import Inventory
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing, Origin
@@ -43,6 +46,7 @@ from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.records import Records
 from cacheproxy.store.scratch import Scratch
 from cacheproxy.store.sqlite import SQLite
+from cacheproxy.store.survey import Survey
 from cacheproxy.upstream.registry import Registry
 
 log = structlog.get_logger()
@@ -121,10 +125,14 @@ async def main(
         }
         space = await _space(config, stores)
         background.start_soon(_reap, stores.content, space)
-        clients = _client_door(config, stores, origins, space, background, via)
+        cases = _use_cases(config, stores, origins, space, background)
+        clients = Door(
+            wiring.routes(config), wiring.access(config.access), cases.distribution, cases.ready, via
+        )
+        admin = _admin_door(config, stores, origins, registries, space, cases)
         checks = {"database": bind(_usable, stores), "store": bind(_writable, stores.content)}
         operators = OperatorDoor(checks)
-        await _serve(config, clients, operators, background, drain, task_status)
+        await _serve(config, clients, operators, admin, background, drain, task_status)
         background.cancel_scope.cancel()
 
 
@@ -166,48 +174,74 @@ async def _space(config: Config, stores: Stores) -> Space:
     )
 
 
-def _client_door(
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """What both doors, the clients' and the commands', lead to."""
+
+    distribution: Distribution
+    manifests: Manifests
+    blobs: Blobs
+    fills: Fills
+    ready: ReadyAnswers
+
+
+def _use_cases(
     config: Config,
     stores: Stores,
     origins: Mapping[str, Origin],
     space: Space,
     background: trio.Nursery,
-    via: str,
-) -> Door:
+) -> UseCases:
     records, missing, clock = stores.records, Missing(stores.scratch), time.time
     shelf = DiskShelf(stores.content, records, clock)
     fills = Fills(background, shelf, wiring.fill_rules(config.cache), space)
-    distribution = Distribution(
-        Manifests(records, missing, Flights(background), origins, clock),
-        Blobs(records, stores.content, missing, Flights(background), fills, space, origins, clock),
-        Listings(records, stores.scratch, Flights(background), origins, clock),
-    )
-    return Door(wiring.routes(config), wiring.access(config.access), distribution, ReadyAnswers(), via)
+    manifests = Manifests(records, missing, Flights(background), origins, clock)
+    blobs = Blobs(records, stores.content, missing, Flights(background), fills, space, origins, clock)
+    listings = Listings(records, stores.scratch, Flights(background), origins, clock)
+    return UseCases(Distribution(manifests, blobs, listings), manifests, blobs, fills, ReadyAnswers())
+
+
+def _admin_door(
+    config: Config,
+    stores: Stores,
+    origins: Mapping[str, Origin],
+    registries: Mapping[str, Registry],
+    space: Space,
+    cases: UseCases,
+) -> AdminDoor:
+    watch = Watch(registries.values(), cases.fills, space, stores.content.capacity, time.time)
+    inventory = Inventory(stores.records, Survey(stores.database), cases.fills, origins, time.time)
+    return AdminDoor(wiring.routes(config), watch, inventory)
 
 
 async def _serve(
     config: Config,
     clients: Application,
     operators: Application,
+    commands: Application,
     background: trio.Nursery,
     drain: trio.Event,
     task_status: trio.TaskStatus[Mapping[str, list[str]]],
 ) -> None:
-    """Both doors, open until `drain`; the operators' one closes after the clients' one."""
+    """All doors, open until `drain`; the operators' ones close after the clients' one."""
     written = request_log.request_log(config.log)
     if written is not None:
         background.start_soon(written.run)
     observe = _observer(Meter(), written or request_log.unlogged)
     listeners = await trio.to_thread.run_sync(open_listeners, config.server.listen)
     metrics = await trio.to_thread.run_sync(open_listeners, (config.server.metrics,))
+    admin = await trio.to_thread.run_sync(open_listeners, (f"unix:{config.admin_socket}",))
     bound = {
         "listen": [describe(listener) for listener in listeners],
         "metrics": [describe(listener) for listener in metrics],
+        "admin": [describe(listener) for listener in admin],
     }
     closed = trio.Event()
     operate = bind(serve, metrics, operators, limits=Limits(), log=request_log.unlogged, drain=closed)
+    obey = bind(serve, admin, commands, limits=Limits(), log=request_log.unlogged, drain=closed)
     async with trio.open_nursery() as doors:
         await doors.start(operate)
+        await doors.start(obey)
         log.info(
             "serving", upstreams=len(config.upstreams), **{door: " ".join(bound[door]) for door in bound}
         )

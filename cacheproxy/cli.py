@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cacheproxy import __version__
+from cacheproxy.commands.du import du
+from cacheproxy.commands.explain import explain
+from cacheproxy.commands.status import status
 
 if TYPE_CHECKING:
     from cacheproxy.config import Config
@@ -22,8 +25,14 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cacheproxy")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """A self-hosted container registry and pull-through cache."""
+    context.obj = _load
+
+
+for command in (status, explain, du):
+    main.add_command(command)
 
 
 @main.command()

@@ -20,6 +20,18 @@ SECONDS = Histogram(
 )
 
 
+def outcomes() -> dict[str, dict[str, int]]:
+    """Finished requests since the start, by upstream and outcome; "" for what is neither."""
+    found: dict[str, dict[str, int]] = {}
+    for family in REQUESTS.collect():
+        for sample in family.samples:
+            if sample.name.endswith("_total"):
+                counted = found.setdefault(sample.labels["upstream"], {})
+                outcome = sample.labels["outcome"]
+                counted[outcome] = counted.get(outcome, 0) + int(sample.value)
+    return found
+
+
 class Meter:
     """Counts one exchange; the labelled counters are looked up once a combination."""
 

@@ -63,6 +63,10 @@ class Config:
     """In the order of declaration, which decides between several for one registry. Never empty."""
     access: Access
 
+    @property
+    def admin_socket(self) -> Path:
+        return self.storage.state / self.server.admin.removeprefix("unix:")
+
 
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
     """Read the file at `path`; None stands for an empty one. Raises ConfigError."""

@@ -22,6 +22,7 @@ from pydantic import (
 
 from cacheproxy.config.presets import PRESETS
 from cacheproxy.config.values import (
+    AdminSocket,
     AmountOf,
     Duration,
     ExternalURL,
@@ -67,6 +68,8 @@ class Server(Section):
     """Where clients connect."""
     metrics: Listen = "127.0.0.1:5001"
     """Where /metrics, /livez and /readyz are."""
+    admin: AdminSocket = written("unix:admin.sock")
+    """Where the commands talk to the daemon: in $RUNTIME_DIRECTORY, else in `state`."""
     external_url: ExternalURL = ""
     """As clients see us; "" takes it from each request."""
     trusted_proxies: tuple[Network, ...] = ()

@@ -207,6 +207,16 @@ def _listen(value: object) -> str:
     return f"{host}:{port}"
 
 
+def _admin(value: object, info: ValidationInfo) -> str:
+    """A unix socket: who may open it may do everything, so it is never in the network."""
+    wanted = 'a unix socket in quotes, as "unix:admin.sock"'
+    path = _text(value, wanted).removeprefix("unix:")
+    if path == value or not path or path.endswith("/"):
+        raise ValueError(f"must be {wanted}")
+    folder = surroundings(info).environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return f"unix:{Path(folder, path)}"
+
+
 def _is_bindable(host: str) -> bool:
     """An address, or this host by name: what a name means may change between this check and the start."""
     if host == "localhost":
@@ -237,3 +247,5 @@ ProxyURL = Annotated[str, BeforeValidator(_proxy)]
 ExternalURL = Annotated[str, BeforeValidator(_external_url)]
 Listen = Annotated[str, BeforeValidator(_listen)]
 """host:port or unix:/path."""
+AdminSocket = Annotated[str, BeforeValidator(_admin)]
+"""unix:path; a relative one starts at `state`, if there is no $RUNTIME_DIRECTORY."""

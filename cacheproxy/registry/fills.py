@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial as bind
 from typing import Protocol
 
@@ -71,6 +72,16 @@ class Fills:
 
     def running(self, digest: Digest) -> bool:
         return digest in self._running
+
+    def __iter__(self) -> Iterator[Fill]:
+        return iter(list(self._running.values()))
+
+    def held(self, digest: Digest) -> int | None:
+        """Bytes that a running fill has; None: none runs for the digest."""
+        fill = self._running.get(digest)
+        if fill is None:
+            return None
+        return 0 if fill.file is None else fill.file.held.total
 
     async def _run(self, fill: Fill) -> None:
         metrics.FILLS_RUNNING.inc()

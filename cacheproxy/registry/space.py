@@ -30,6 +30,10 @@ class Space:
         """Bytes that an unfinished blob has, or has been promised."""
 
     @property
+    def budget(self) -> int | None:
+        return self._budget
+
+    @property
     def used(self) -> int:
         return self._stored + sum(self._unfinished.values())
 

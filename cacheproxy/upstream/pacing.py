@@ -165,6 +165,18 @@ class Breaker:
         return replace(self, probing=False) if probe else self
 
 
+class Health(NamedTuple):
+    """How a host has been."""
+
+    host: str
+    open: bool
+    """It is left alone for a while."""
+    because: Cause | None
+    """What its last failures in a row were, if it has not answered since."""
+    answered: float | None
+    """Seconds since it last did; None: not since the start."""
+
+
 class Pace:
     """One host of an upstream: whether it may be asked now. Reads trio's clock."""
 
@@ -173,6 +185,12 @@ class Pace:
         self._host = host
         self._backoffs = dict.fromkeys(Lane, Backoff())
         self._breaker = Breaker()
+        self._answered: float | None = None
+
+    @property
+    def health(self) -> Health:
+        ago = None if self._answered is None else trio.current_time() - self._answered
+        return Health(self._host, self._breaker.open_until is not None, self._breaker.because, ago)
 
     def enter(self, lane: Lane) -> bool:
         """Before a request. Returns whether it is the breaker's probe, to be handed back at its end.
@@ -192,7 +210,7 @@ class Pace:
     def answered(self, lane: Lane, *, throttled: bool = False, retry_after: float | None = None) -> None:
         """It answered. `throttled`: with a 429."""
         backoff = self._backoffs[lane]
-        now = trio.current_time()
+        self._answered = now = trio.current_time()
         self._backoffs[lane] = backoff.throttled(retry_after, now) if throttled else backoff.passed(now)
         self._move(Breaker())
 

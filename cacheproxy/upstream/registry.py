@@ -25,7 +25,7 @@ from cacheproxy.upstream.blobstream import BlobStream
 from cacheproxy.upstream.credentials import Account, server_name
 from cacheproxy.upstream.exchange import Sender
 from cacheproxy.upstream.mirrors import Mirrors
-from cacheproxy.upstream.pacing import Lane, Paces, Slots
+from cacheproxy.upstream.pacing import Health, Lane, Paces, Slots
 from cacheproxy.upstream.realms import Realms
 from cacheproxy.upstream.settings import FixedLogin, UpstreamSettings
 from cacheproxy.upstream.tokens import Authorizer
@@ -70,6 +70,11 @@ class Registry:
         )
         self._asker = Asker(settings, sender, slots)
         self._mirrors = Mirrors(settings.name, self.endpoints, self._asker)
+
+    @property
+    def health(self) -> list[Health]:
+        """Of its address and its mirrors, in order."""
+        return [endpoint.pace.health for endpoint in self.endpoints]
 
     async def head_manifest(
         self, repository: str, reference: Digest | str, *, patience: float | None = None

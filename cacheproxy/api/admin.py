@@ -1,0 +1,85 @@
+"""The door of the commands: JSON over HTTP on a unix socket, for whoever may open it. Not for clients."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from cacheproxy.api.meter import outcomes
+from cacheproxy.core.digest import Digest
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.image import DEFAULT_TAG, parse_image
+from cacheproxy.core.query import first, parse_query
+from cacheproxy.core.routing import Routes, Target
+from cacheproxy.edge.message import BodyBroken, BodyTooLarge, Peer, Ready, Request, Response
+from cacheproxy.registry.condition import Watch
+from cacheproxy.registry.inventory import Inventory
+
+log = structlog.get_logger()
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+"""Digests are strings of their own kind."""
+
+Handler = Callable[[Request], Awaitable[Any]]
+"""Returns what is sent as JSON. Raises OCIError for what is wrong with the request."""
+
+
+class AdminDoor:
+    """edge.message.Application for the admin socket."""
+
+    def __init__(self, routes: Routes, watch: Watch, inventory: Inventory) -> None:
+        self._names = routes
+        self._watch = watch
+        self._inventory = inventory
+        self._handlers: dict[tuple[str, str], Handler] = {
+            ("GET", "/status"): self._status,
+            ("GET", "/use"): self._use,
+            ("GET", "/explain"): self._explain,
+        }
+
+    def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
+        return None
+
+    async def handle(self, request: Request) -> Response:
+        structlog.contextvars.bind_contextvars(request=request.id)
+        handler = self._handlers.get((request.method, request.path))
+        if handler is None:
+            return _refusal(404, f"there is no {request.method} {request.path} here")
+        try:
+            return _json(200, await handler(request))
+        except OCIError as error:
+            return _refusal(error.status, error.message)
+        except (BodyTooLarge, BodyBroken):
+            raise
+        except Exception as error:
+            log.exception("request failed", target=request.target)
+            return _refusal(500, f"{type(error).__name__}: {error}")
+
+    def refuse(self, status: int, message: str, request_id: str) -> Response:
+        return _refusal(status, message)
+
+    async def _status(self, request: Request) -> Any:
+        return {"condition": self._watch.condition(), "requests": outcomes()}
+
+    async def _use(self, request: Request) -> Any:
+        return await self._inventory.use()
+
+    async def _explain(self, request: Request) -> Any:
+        target, reference = self._meant(first(parse_query(request.query), "reference") or "")
+        return await self._inventory.explain(target, reference or DEFAULT_TAG)
+
+    def _meant(self, text: str) -> tuple[Target, Digest | str | None]:
+        """The repository and the reference that a person means; None: only the repository was named."""
+        image = parse_image(text)
+        return self._names.resolve(image.name, None, ""), image.reference
+
+
+def _refusal(status: int, message: str) -> Response:
+    return _json(status, {"error": message})
+
+
+def _json(status: int, value: Any) -> Response:
+    return Response(status, [("Content-Type", "application/json")], _encode(value))

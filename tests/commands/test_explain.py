@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from cacheproxy.commands import explain
+from tests.commands.desk import at_desk
+
+BIG = b"layer" * 1000
+
+
+async def test_it_tells_what_is_here_of_an_image(folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        image = desk.house.image("library/a", BIG)
+        await desk.house.pull(image)
+        told = await desk.tells("explain", "a")
+        said = await desk.says("explain", "docker.io/library/a:latest")
+    assert (told["repository"], told["reference"], told["upstream"]) == (
+        "docker-hub/library/a",
+        "latest",
+        "docker-hub",
+    )
+    (facts,) = told["images"]
+    assert facts["digest"] == image.digest
+    assert facts["tags"] == ["latest"]
+    assert {blob["digest"]: blob["here"] for blob in facts["blobs"]} == dict.fromkeys(image.blobs, True)
+    assert told["older_bytes"] is not None
+    assert said.startswith("docker-hub/library/a:latest, of the upstream docker-hub\n")
+    assert "4.9 KiB  here, used" in said
+    assert "in 2 of 2 blobs here" in said
+
+
+async def test_layers_that_nobody_asked_for_are_not_here(folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        image = desk.house.image("library/a", BIG)
+        await desk.house.ask(image.manifest_path())
+        told = await desk.tells("explain", "a")
+    assert [blob["here"] for blob in told["images"][0]["blobs"]] == [False, False]
+    assert told["older_bytes"] is None
+
+
+async def test_who_shares_a_layer_is_named(folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        for name in ("library/a", "library/b"):
+            await desk.house.pull(desk.house.image(name, BIG))
+        told = await desk.tells("explain", "a")
+    assert [blob["shared_with"] for blob in told["images"][0]["blobs"]] == [[], ["docker-hub/library/b"]]
+
+
+async def test_an_index_tells_of_its_platforms(folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        house = desk.house
+        image = house.image("library/a", BIG)
+        index = house.content.add_index("library/a", "multi", [image.digest])
+        await house.ask(image.manifest_path("multi"))
+        told = await desk.tells("explain", "a:multi")
+        assert [(row["digest"], row["since"] is None) for row in told["images"]] == [
+            (index, False),
+            (image.digest, True),
+        ]
+        await house.pull(image)
+        by_digest = await desk.tells("explain", f"a@{index}")
+    assert (by_digest["tag"], len(by_digest["images"])) == (None, 2)
+
+
+async def test_what_is_not_here_is_said(folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        assert (await desk.says("explain", "a:1")).splitlines() == [
+            "docker-hub/library/a:1, of the upstream docker-hub",
+            "nothing of it is here: the next request for it asks the upstream",
+        ]
+
+
+async def test_a_reference_that_is_none_is_refused(folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        assert "not a repository name" in await desk.refuses("explain", "A/../b")
+
+
+def tag(**more: object) -> list[str]:
+    facts = {"checked": 1000.0, "moved": 0.0, "fresh_until": 1300.0, "pending": None, **more}
+    told = {"repository": "hub/a", "reference": "1", "upstream": "hub", "tag": facts, "images": []}
+    return [line.strip() for line in explain.lines(told, now=1060.0)]
+
+
+def test_how_long_a_tag_is_believed_is_said() -> None:
+    assert "fresh for another 4 min: nobody is asked until then" in tag()
+    assert "fresh for ever" in tag(fresh_until=None)
+    assert any(line.endswith("the next request asks what it means now") for line in tag(fresh_until=1000.0))
+
+
+def test_a_tag_that_moved_upstream_is_said_to_have() -> None:
+    assert "moved upstream to sha256:b, which is not here yet: the next request gets it" in tag(
+        pending="sha256:b"
+    )
