@@ -74,7 +74,7 @@ class DiskContent:
         Raises BlobMissing when there is no such file, or it is not one of ours of that size; OSError for want
         of descriptors and the like, which say nothing about the blob.
         """
-        if _digest_at(location) != digest:
+        if digest_at(location) != digest:
             raise BlobMissing(f"{location!r} is not a place for {digest}")
         try:
             fd = os.open(self.root / location, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -110,7 +110,7 @@ class DiskContent:
 
         Raises StoreSuspect when the disk cannot be trusted, OSError when there is no room.
         """
-        location = _place(partial.digest, self._generation())
+        location = place(partial.digest, self._generation())
         target = self.root / location.path
         self._folder(target.parent)
         partial.rename(target)
@@ -120,7 +120,7 @@ class DiskContent:
 
     def remove(self, location: str) -> bool:
         """Unlink one generation of a blob; False when it was not there. Open views of it stay readable."""
-        return _digest_at(location) is not None and remove(self.root / location)
+        return digest_at(location) is not None and remove(self.root / location)
 
     def capacity(self) -> tuple[int, int]:
         """(free to us, total) bytes of the file system."""
@@ -204,11 +204,11 @@ class StoredBlob:
             self._fd = None
 
 
-def _place(digest: Digest, generation: int) -> Location:
+def place(digest: Digest, generation: int) -> Location:
     return Location(f"blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}.{generation}", generation)
 
 
-def _digest_at(location: str) -> Digest | None:
+def digest_at(location: str) -> Digest | None:
     """The digest that we would have given this place to; None for any other text: rows are not believed."""
     fields = _LOCATION.fullmatch(location)
     if fields is None:
@@ -217,7 +217,7 @@ def _digest_at(location: str) -> Digest | None:
         digest = Digest.parse(f"{fields[1]}:{fields[2]}")
     except InvalidDigest:
         return None
-    return digest if location == _place(digest, int(fields[3])).path else None
+    return digest if location == place(digest, int(fields[3])).path else None
 
 
 def _partial_name(name: str) -> Digest | None:

@@ -3,6 +3,7 @@
 StoreError
 ├── BlobMissing       a row's bytes are not there: forget them, fetch them again
 ├── StoreSuspect      (also OSError) a sync, a rename or the database failed: promises may be broken
+├── StoreUnreachable  (also OSError) the object store does not answer, or refuses: there may be another way
 ├── StoreFull         (also OSError) no room for rows: nothing was written, try again later
 ├── StoreBusy         (also OSError) the database is held by others, or away: nothing was written, try again
 ├── CommitUnknown     (also OSError) the database went away in a commit: it was written, or it was not
@@ -28,6 +29,10 @@ class StoreSuspect(StoreError, OSError):
     Reads go on. Writing through the same object is refused from here on; a restart verifies what is there.
     Built as OSError is: (errno, text).
     """
+
+
+class StoreUnreachable(StoreError, OSError):
+    """Says nothing about what is in the store. The message says who did not do what, and what was heard."""
 
 
 class StoreFull(StoreError, OSError):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.objects import open_objects
 from cacheproxy.store.postgres import Postgres
 from cacheproxy.store.records import Records
 from cacheproxy.store.sqlite import SQLite
@@ -26,13 +28,32 @@ def _postgres(request: pytest.FixtureRequest) -> Opened:
     return Postgres.open(request.getfixturevalue("postgres_url"))
 
 
-CONTENTS: dict[str, Callable[[Path], DiskContent]] = {"disk": lambda folder: DiskContent(folder / "content")}
+@asynccontextmanager
+async def _disk(request: pytest.FixtureRequest) -> AsyncIterator[Content]:
+    yield DiskContent(request.getfixturevalue("tmp_path") / "content")
+
+
+def _seaweedfs(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Content]:
+    bucket = request.getfixturevalue("seaweed_server").connect()
+    return open_objects(bucket, request.getfixturevalue("tmp_path") / "content")
+
+
+CONTENTS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Content]]] = {
+    "disk": _disk,
+    "seaweedfs": _seaweedfs,
+}
 DATABASES: dict[str, Callable[[pytest.FixtureRequest], Opened]] = {"sqlite": _sqlite, "postgres": _postgres}
 
 
 @pytest.fixture(params=sorted(CONTENTS))
-def content(request: pytest.FixtureRequest, tmp_path: Path) -> DiskContent:
-    return CONTENTS[request.param](tmp_path)
+def opened_content(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Content]:
+    return CONTENTS[request.param](request)
+
+
+@pytest.fixture
+async def content(opened_content: AbstractAsyncContextManager[Content]) -> AsyncIterator[Content]:
+    async with opened_content as content:
+        yield content
 
 
 @pytest.fixture(params=sorted(DATABASES))

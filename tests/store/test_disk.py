@@ -304,3 +304,12 @@ def test_reap_leaves_what_is_in_use(content: DiskContent) -> None:
     assert content.reap(older_than=1, now=1e12) == []
     partial.close()
     assert content.reap(older_than=1, now=1e12) == [DIGEST]
+
+
+async def test_open_view_outlives_the_removal(content: DiskContent) -> None:
+    location = stored(content)
+    view = content.open(DIGEST, location.path, len(DATA))
+    content.remove(location.path)
+    await view.available(0, Span(0, len(DATA), False))
+    assert await view.read(0, len(DATA)) == DATA
+    view.close()

@@ -1,0 +1,51 @@
+"""What a store of blobs does for those above it: a folder (disk.py), or a bucket (objects.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from cacheproxy.core.blob import BlobView
+from cacheproxy.core.digest import Digest
+from cacheproxy.store.disk import Location, Unfinished
+from cacheproxy.store.partial import Partial
+
+
+class Content(Protocol):
+    """Everything but `open` and `capacity` blocks, and belongs into a thread."""
+
+    @property
+    def root(self) -> Path:
+        """The folder, on this node, of what is still arriving."""
+        ...
+
+    def open(self, digest: Digest, location: str, size: int) -> BlobView:
+        """A view of a stored blob, without waiting.
+
+        Raises BlobMissing when the bytes are known not to be there. A store that has to ask for them says it
+        later: `available` of the view raises BlobMissing, or StoreUnreachable.
+        """
+        ...
+
+    def partial(self, digest: Digest, size: int) -> Partial:
+        """The file of a blob that is still arriving. Raises OSError; ValueError when it is open already."""
+        ...
+
+    def commit(self, partial: Partial) -> Location:
+        """Make a proven file a stored blob, durably; its descriptor stays readable. Raises OSError."""
+        ...
+
+    def remove(self, location: str) -> bool:
+        """One generation of a blob; False when it was not there. Raises OSError."""
+        ...
+
+    def capacity(self) -> tuple[int, int]:
+        """(free to us, total) bytes."""
+        ...
+
+    def partials(self) -> Iterator[Unfinished]: ...
+
+    def reap(self, older_than: float, now: float) -> list[Digest]:
+        """Remove what has been arriving, untouched, for more than so many seconds; say what."""
+        ...

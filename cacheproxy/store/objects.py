@@ -1,0 +1,125 @@
+"""Blobs as objects of a bucket: immutable, one key a generation, reached only by names built from a Digest.
+
+    <prefix>/blobs/<algorithm>/<first two of hex>/<hex>.<generation>
+
+What is still arriving is a file on this node (disk.py). Once it is proven it goes up, to a key that nobody
+else has: no write needs a condition, which not every store keeps. Then the caller records it. An object
+without a row is never served.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial as bind
+from pathlib import Path
+
+import trio
+
+from cacheproxy.core.digest import Digest
+from cacheproxy.store.bucket import Bucket
+from cacheproxy.store.disk import DiskContent, Location, Unfinished, digest_at, place
+from cacheproxy.store.errors import BlobMissing, StoreSuspect
+from cacheproxy.store.objectblob import ObjectBlob
+from cacheproxy.store.partial import Partial
+
+READ_THREADS = 32
+"""Ranged reads at once, for all clients: so many may wait for a slow store, and nothing else does."""
+
+READ_BACK = 1 << 20
+"""Bytes read at a time from the file that goes up."""
+
+UNLIMITED = 1 << 62
+"""A bucket has no end; a share of it is none either."""
+
+
+class ObjectContent:
+    """Everything but `open` and `capacity` blocks, and belongs into a thread."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        local: DiskContent,
+        nursery: trio.Nursery,
+        generation: Callable[[], int] = lambda: secrets.randbits(62) + 1,
+    ) -> None:
+        """`local` keeps what is arriving; reads run in `nursery`, which ends them."""
+        self.root = local.root
+        self.bucket = bucket
+        self._local = local
+        self._nursery = nursery
+        self._generation = generation
+        self._threads = trio.CapacityLimiter(READ_THREADS)
+
+    def open(self, digest: Digest, location: str, size: int) -> ObjectBlob:
+        """A view of a stored blob of `size` bytes; the store is asked when its first byte is.
+
+        Raises BlobMissing for a place that is none of the digest's; the view raises it when nothing of that
+        size is there.
+        """
+        if digest_at(location) != digest:
+            raise BlobMissing(f"{location!r} is not a place for {digest}")
+        if size == 0 and digest != Digest.of(b"", digest.algorithm):  # nothing of it would ever be asked for
+            raise BlobMissing(f"{digest} is not the digest of an empty blob")
+        return ObjectBlob(digest, size, bind(self._read, location, size), self._nursery, self._threads)
+
+    def partial(self, digest: Digest, size: int) -> Partial:
+        """As DiskContent does."""
+        return self._local.partial(digest, size)
+
+    def commit(self, partial: Partial) -> Location:
+        """Send a proven file up, and hash what is sent once more. Its descriptor stays readable.
+
+        Raises StoreUnreachable; StoreSuspect when the file is no longer what was proven.
+        """
+        location = place(partial.digest, self._generation())
+        hasher = partial.digest.hasher()
+
+        def chunks() -> Iterator[bytes]:
+            offset = 0
+            while offset < partial.size:
+                chunk = partial.read(offset, min(READ_BACK, partial.size - offset))
+                hasher.update(chunk)
+                yield chunk
+                offset += len(chunk)
+
+        self.bucket.put(location.path, partial.size, chunks())
+        if hasher.hexdigest() != partial.digest.hex:
+            self.bucket.delete(location.path)
+            raise StoreSuspect(0, f"the file of {partial.digest} has changed since it was proven")
+        partial.discard()
+        return location
+
+    def remove(self, location: str) -> bool:
+        """Delete one generation of a blob; False when it was not there. Raises StoreUnreachable."""
+        if digest_at(location) is None or self.bucket.size(location) is None:
+            return False
+        self.bucket.delete(location)
+        return True
+
+    def capacity(self) -> tuple[int, int]:
+        return UNLIMITED, UNLIMITED
+
+    def partials(self) -> Iterator[Unfinished]:
+        return self._local.partials()
+
+    def reap(self, older_than: float, now: float) -> list[Digest]:
+        return self._local.reap(older_than, now)
+
+    def _read(self, location: str, size: int, start: int, stop: int) -> memoryview:
+        piece = self.bucket.get(location, start, stop)
+        if piece is None:
+            raise BlobMissing(f"{location} is not in {self.bucket.name}")
+        if piece.total != size or len(piece.data) != stop - start:
+            raise BlobMissing(f"{location} is not an object of {size} bytes, but has {piece.total}")
+        return piece.data
+
+
+@asynccontextmanager
+async def open_objects(bucket: Bucket, folder: Path) -> AsyncIterator[ObjectContent]:
+    """A store over the bucket, with what is arriving in `folder`. Raises OSError, StoreSuspect."""
+    local = await trio.to_thread.run_sync(DiskContent, folder)
+    async with trio.open_nursery() as reads:
+        yield ObjectContent(bucket, local, reads)
+        reads.cancel_scope.cancel()

@@ -1,0 +1,115 @@
+"""An object store of one's own: SeaweedFS on loopback ports that were free, in a folder, ended by its id."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from cacheproxy.store.bucket import Bucket, connect
+
+BUCKET = "test-blobs"
+ACCESS_KEY, SECRET_KEY = "testing", "tested-and-found-well"
+READY_LIMIT = 30.0
+"""Seconds; it takes 2 or 3."""
+
+PORTS = ("master", "volume", "filer", "s3")
+WEED = Path(sys.executable).with_name("weed")
+
+
+@dataclass(frozen=True, slots=True)
+class Seaweed:
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def credentials(self) -> str:
+        return f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+
+    def connect(self, prefix: str = "") -> Bucket:
+        """A place of its own in the one bucket, which is made by the first write: it takes a second."""
+        settings = {
+            "endpoint": self.endpoint,
+            "region": "us-east-1",
+            "access_key_id": ACCESS_KEY,
+            "secret_access_key": SECRET_KEY,
+        }
+        return connect("s3", BUCKET, prefix or secrets.token_hex(6), settings, plain=True)
+
+
+@contextmanager
+def seaweed(folder: Path) -> Iterator[Seaweed]:
+    """Raises RuntimeError when it does not come up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    identities = folder / "identities.json"
+    keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+    identities.write_text(
+        json.dumps({"identities": [{"name": "tests", "credentials": keys, "actions": ["Admin"]}]})
+    )
+    names = [f"{name}.port{grpc}" for name in PORTS for grpc in ("", ".grpc")]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    command = [
+        str(WEED),
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-filer",
+        "-s3",
+        "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={identities}",
+        f"-dir={folder}",
+        "-volume.max=30",
+        "-master.volumeSizeLimitMB=256",
+        "-master.telemetry=false",
+        *(f"-{name}={port}" for name, port in ports.items()),
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        server = Seaweed(ports["s3.port"])
+        _wait(server, process, folder / "log")
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on: held all at once, so that no two are the same."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _wait(server: Seaweed, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + READY_LIMIT
+    while not _answers(server.port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"SeaweedFS did not come up: {log.read_text()[-2000:]}")
+        time.sleep(0.1)
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

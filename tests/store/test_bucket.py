@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import obstore
+import pytest
+from obstore.exceptions import GenericError, PermissionDeniedError
+from obstore.store import MemoryStore
+
+from cacheproxy.store.bucket import PART, Bucket, connect
+from cacheproxy.store.errors import StoreUnreachable
+
+REFUSED = """The operation lacked the necessary privileges to complete for path x: Error performing PUT \
+http://127.0.0.1:1/b/x?X-Amz-Signature=abc in 1ms - Server returned non-2xx status code: 403 Forbidden: <?>
+<Error><Code>SignatureDoesNotMatch</Code><Message>secret things</Message></Error>
+
+Debug source:
+PermissionDenied { many lines }
+"""
+
+
+@pytest.fixture
+def bucket() -> Bucket:
+    return Bucket(MemoryStore(), "memory://test")
+
+
+def test_object_is_read_back_in_pieces(bucket: Bucket) -> None:
+    bucket.put("a/b", 10, iter([b"01234", b"56789"]))
+    piece = bucket.get("a/b", 3, 7)
+    assert piece is not None
+    assert (bytes(piece.data), piece.total) == (b"3456", 10)
+
+
+def test_large_object_goes_up_in_parts(bucket: Bucket) -> None:
+    size = 2 * PART + 5
+    bucket.put("large", size, (bytes([n]) * min(PART, size - n * PART) for n in range(3)))
+    assert bucket.size("large") == size
+    piece = bucket.get("large", 2 * PART - 1, size)
+    assert piece is not None
+    assert bytes(piece.data) == b"\x01" + b"\x02" * 5
+
+
+def test_empty_object_is_kept(bucket: Bucket) -> None:
+    bucket.put("empty", 0, iter(()))
+    assert bucket.size("empty") == 0
+
+
+def test_what_is_not_there_is_none(bucket: Bucket) -> None:
+    assert bucket.get("no", 0, 1) is None
+    assert bucket.size("no") is None
+    bucket.delete("no")
+
+
+def test_missing_bucket_is_no_missing_object(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError("Object at location x not found: <Code>NoSuchBucket</Code>")
+
+    monkeypatch.setattr(obstore, "get", missing)
+    monkeypatch.setattr(obstore, "head", missing)
+    for ask in (lambda: bucket.get("x", 0, 1), lambda: bucket.size("x")):
+        with pytest.raises(StoreUnreachable, match="no such bucket"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionDeniedError(REFUSED), "403 Forbidden SignatureDoesNotMatch"),
+        (
+            GenericError("Generic S3 error: HTTP error: error sending request\n\nDebug..."),
+            "error sending",
+        ),
+        (GenericError("at http://x/y?X-Amz-Signature=abc\nmore"), r"at http://x/y\?\.\.\."),
+        (GenericError(""), "no reason"),
+    ],
+)
+def test_an_error_is_one_short_line_without_secrets(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(obstore, "put", fails)
+    with pytest.raises(StoreUnreachable, match=said) as caught:
+        bucket.put("x", 1, iter([b"1"]))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "abc" not in text
+    assert "secret things" not in text
+    assert text.startswith("memory://test did not take x: ")
+
+
+def test_failure_of_the_source_is_the_uploads(bucket: Bucket) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield bytes(PART)
+        raise OSError("the disk")
+
+    with pytest.raises(StoreUnreachable):
+        bucket.put("large", 2 * PART, chunks())
+    assert bucket.size("large") is None
+
+
+def test_unknown_setting_is_refused() -> None:
+    with pytest.raises(StoreUnreachable, match="s3://bucket/p cannot be used"):
+        connect("s3", "bucket", "p", {"no_such_key": "x"}, plain=False)
