@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 import structlog
+import trio
 
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.core.listing import next_link
@@ -26,6 +27,9 @@ log = structlog.get_logger()
 PAGES = 200
 ITEMS = 100_000
 """Where an endless list ends."""
+
+SECONDS = 300.0
+"""For all pages together."""
 
 LARGEST_PAGE = 16 << 20
 """Bytes. Google's registries describe every manifest of the repository beside its tags, without paging."""
@@ -74,16 +78,17 @@ async def _all(
     read: Callable[[Answer], Awaitable[list[Any] | None]],
     deadline: Deadline,
 ) -> list[Any] | None:
-    """Every page, each with a deadline of its own."""
+    """Every page, each with a deadline of its own as long as there is time for all."""
 
     async def page(answer: Answer) -> _Page:
         return _Page(await read(answer), _next_query(answer))
 
     items: list[Any] = []
-    seen = {query}
+    seen, latest = {query}, trio.current_time() + SECONDS
     for _ in range(PAGES):
         target = f"{call.target}?{query}" if query else call.target
-        found = await mirrors.ask(replace(call, target=target, deadline=deadline()), page)
+        asked = replace(call, target=target, deadline=min(deadline(), latest))
+        found = await mirrors.ask(asked, page)
         if found.items is None:
             return items or None
         items += found.items

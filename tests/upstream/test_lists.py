@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+import trio
+from trio.testing import MockClock
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
@@ -104,6 +107,20 @@ async def test_endless_list_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         return tags(f"t{count}", link=f"<?last=t{count}>; rel=next")
 
     assert await list_tags(endless) == [f"t{n}" for n in range(1, 8)]
+
+
+async def test_pages_that_drip_have_a_limit_together(autojump_clock: MockClock) -> None:
+    pages = itertools.count()
+
+    async def slow(_: httpx.Request) -> httpx.Response:
+        await trio.sleep(20)
+        return tags("t", link=f'</v2/a/b/tags/list?last={next(pages)}>; rel="next"')
+
+    async with scripted(slow) as client:
+        with pytest.raises(UpstreamError) as caught:
+            await client.list_tags("a/b")
+    assert caught.value.cause is Cause.TIMEOUT
+    assert trio.current_time() == pytest.approx(lists.SECONDS, abs=1)
 
 
 async def test_only_so_many_items_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
