@@ -32,8 +32,10 @@ from tests.origin import faults
 from tests.origin.faults import Fault
 
 SMALL, LARGE = random.Random(1).randbytes(100_000), random.Random(2).randbytes(1_200_000)
-MOST_TRIES = 4
-"""A first one, two more, and one more for a connection that was idle: a failing upstream is not stormed."""
+MOST_TRIES = 6
+"""Requests for one thing, with those for a connection that had been idle, or broke off after some progress: a
+failing upstream is not stormed.
+"""
 
 COLUMNS = ("token", "HEAD manifest", "GET manifest", "GET blob")
 
