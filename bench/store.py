@@ -21,7 +21,7 @@ from cacheproxy.config import load
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.manifest import ParsedManifest, parse
 from cacheproxy.store.records import Records
-from cacheproxy.store.sqlite import SQLite
+from cacheproxy.wiring import open_database
 
 OCI = "application/vnd.oci.image"
 PER_REPOSITORY = 100
@@ -68,7 +68,7 @@ async def _record(records: Records, image: tuple[str, str, bytes, ParsedManifest
 async def fill(config: Path, count: int) -> None:
     storage = load(config).storage
     storage.state.mkdir(exist_ok=True)
-    async with SQLite.open(storage.database) as database:
+    async with open_database(storage) as database:
         records = Records(database)
         waiting = images(count)
         # Side by side, so that they share the database's commits.

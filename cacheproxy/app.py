@@ -42,10 +42,10 @@ from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing, Origin
 from cacheproxy.registry.space import Space
+from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.records import Records
 from cacheproxy.store.scratch import Scratch
-from cacheproxy.store.sqlite import SQLite
 from cacheproxy.store.survey import Survey
 from cacheproxy.upstream.registry import Registry
 
@@ -62,7 +62,7 @@ REAP_EVERY = 3600.0
 class Stores:
     """Bytes and rows, open."""
 
-    database: SQLite
+    database: Database
     records: Records
     content: DiskContent
     scratch: Scratch
@@ -142,7 +142,7 @@ async def _stores(config: Config) -> AsyncIterator[Stores]:
     content = await trio.to_thread.run_sync(DiskContent, storage.blobs)
     scratch = await trio.to_thread.run_sync(Scratch, storage.state / "scratch")
     try:
-        async with SQLite.open(storage.database) as database:
+        async with wiring.open_database(storage) as database:
             yield Stores(database, Records(database), content, scratch)
     finally:
         scratch.close()

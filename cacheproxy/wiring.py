@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +17,8 @@ from cacheproxy.core.freshness import FreshRule, StaleRule
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.registry.fill import FillRules
+from cacheproxy.store.database import Database
+from cacheproxy.store.sqlite import SQLite
 from cacheproxy.upstream import settings as s
 from cacheproxy.upstream.credentials import CredentialsFailed, read_secret
 from cacheproxy.upstream.dialer import Dialer
@@ -54,6 +56,20 @@ def routes(config: c.Config) -> Routes:
 
 def access(section: c.Access) -> Access:
     return Access([Grant(entry.networks, entry.repositories) for entry in section.anonymous_pull])
+
+
+def open_database(section: c.Storage) -> AbstractAsyncContextManager[Database]:
+    """Raises CannotStart; opening it raises DatabaseRefused and OSError."""
+    if isinstance(section.database, Path):
+        return SQLite.open(section.database)
+    try:
+        from cacheproxy.store.postgres import Postgres
+    except ImportError as error:
+        raise CannotStart(
+            "storage.database is a PostgreSQL, which takes more than the plain installation: install"
+            f" cacheproxy[postgres] ({error})"
+        ) from error
+    return Postgres.open(section.database)
 
 
 def fill_rules(section: c.Cache) -> FillRules:

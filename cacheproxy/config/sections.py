@@ -37,6 +37,7 @@ from cacheproxy.config.values import (
     ProxyURL,
     Registry,
     Size,
+    postgres_url,
     surroundings,
 )
 from cacheproxy.core.failures import Cause
@@ -110,11 +111,15 @@ def _below_state(value: object, info: ValidationInfo) -> Path:
     return Path(info.data.get("state", ""), value)
 
 
+def _database(value: object, info: ValidationInfo) -> Path | str:
+    return postgres_url(value) or _below_state(value, info)
+
+
 class Storage(Section):
     state: Annotated[Path, BeforeValidator(_state)] = written("")
     """The folder of all that is kept. Default: $STATE_DIRECTORY, else ./var."""
-    database: Annotated[Path, BeforeValidator(_below_state)] = written("cacheproxy.db")
-    """The SQLite file."""
+    database: Annotated[Path | str, BeforeValidator(_database)] = written("cacheproxy.db")
+    """A path: the SQLite file. A string: the URL of a PostgreSQL, without a password."""
     blobs: Annotated[Path, BeforeValidator(_below_state)] = written("blobs")
     """The folder of stored and of partial blobs."""
 

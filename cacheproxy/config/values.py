@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
@@ -54,6 +54,23 @@ def _passing(seconds: float) -> float:
     if seconds == math.inf:
         raise ValueError('must end; write a duration, as "60s"')
     return seconds
+
+
+def postgres_url(value: object) -> str | None:
+    """As libpq reads it, but without a password; None when it is none at all."""
+    if not isinstance(value, str) or not value.startswith(("postgresql://", "postgres://")):
+        return None
+    try:
+        url = urlsplit(value)
+        given = {name for name, _ in parse_qsl(url.query, keep_blank_values=True)}
+    except ValueError:
+        raise ValueError("is not a URL; write postgresql://user@host/database") from None
+    if url.netloc.rpartition("@")[0].partition(":")[2] or given & {"password", "sslpassword"}:
+        raise ValueError(
+            "no password belongs here; write it into a file as PostgreSQL's .pgpass is, and name that by"
+            " ?passfile=/path or $PGPASSFILE"
+        )
+    return value
 
 
 def _size(value: object) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from cacheproxy.store.errors import StoreSuspect
+
 T = TypeVar("T")
 
 Row = tuple[Any, ...]
@@ -30,6 +32,11 @@ class Tx(Protocol):
 class Database(Protocol):
     """Transaction functions are plain and short, and do nothing but SQL: they may run in another thread, and
     more than once."""
+
+    @property
+    def suspect(self) -> StoreSuspect | None:
+        """Why nothing is written any more, until a restart; None: all is well."""
+        ...
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """For point reads by key. Raises StoreSuspect, StoreBusy."""

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial as bind
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from cacheproxy.core.digest import Digest, InvalidDigest
 from cacheproxy.core.manifest import ParsedManifest
 from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx
-from cacheproxy.store.errors import StoreSuspect
+from cacheproxy.store.errors import CommitUnknown, StoreBusy, StoreSuspect
 from cacheproxy.store.rows import BlobRow, Evictable, ImageRow, ReferrerRow, Repository, TagRow
+
+T = TypeVar("T")
 
 
 class Records:
-    """Reads raise StoreSuspect and StoreBusy; what writes, those, StoreFull and Conflict.
+    """Reads raise StoreSuspect and StoreBusy; what writes, those, StoreFull, Conflict and CommitUnknown.
 
     A write returns once it is durable. `now` and all times are seconds since the epoch.
     """
@@ -101,7 +103,7 @@ class Records:
 
         Recording it again is fine.
         """
-        await self._database.write(bind(_record_image, repository, upstream, digest, body, parsed, now, tag))
+        await self._settle(bind(_record_image, repository, upstream, digest, body, parsed, now, tag))
 
     async def record_checked(self, repository: str, tag: str, now: float, pending: Digest | None) -> None:
         """The upstream was asked at `now`: the tag means what is here, or else (`pending`) what is to be
@@ -118,7 +120,7 @@ class Records:
             tx.run(queries.NAME_BLOB, digest=digest, size=size, now=now)
             tx.run(queries.ADD_LINK, repository=row, digest=digest, size=size)
 
-        await self._database.write(record)
+        await self._settle(record)
 
     async def record_blob(
         self, digest: Digest, size: int, location: str, generation: int, now: float
@@ -141,7 +143,7 @@ class Records:
             row = tx.one(queries.ANY_BLOB, digest=digest)
             return None if row is not None and row[2] == location else location
 
-        return await self._database.write(record)
+        return await self._settle(record)
 
     async def forget_bytes(self, digest: Digest, generation: int) -> bool:
         """The bytes of this generation were found missing; False when somebody has noted that already."""
@@ -158,7 +160,7 @@ class Records:
             for digest, used in in_order:
                 tx.run(queries.RECORD_USED, digest=digest, used=used)
 
-        await self._database.write(record)
+        await self._settle(record)
 
     async def oldest_used(self) -> float | None:
         """When the stored blob that was not read for the longest time was read; None: nothing is stored."""
@@ -203,7 +205,7 @@ class Records:
             for path in in_order:
                 tx.run(queries.FORGET_TRASH, path=path)
 
-        await self._database.write(forget)
+        await self._settle(forget)
 
     async def pin(self, repository: str, name: str) -> bool:
         """Hold the blobs of an image: of what a tag means at any time, or of a digest.
@@ -215,7 +217,7 @@ class Records:
             tx.run(queries.ADD_PIN, repository=repository, name=name)
             return tx.one(queries.REPOSITORY_ID, name=repository) is not None
 
-        return await self._database.write(pin)
+        return await self._settle(pin)
 
     async def unpin(self, repository: str, name: str) -> bool:
         """False when it was not pinned."""
@@ -237,7 +239,20 @@ class Records:
         return await self._database.scan(lambda tx: tx.all(sql, **named))
 
     async def _run(self, sql: str, **named: object) -> None:
-        await self._database.write(lambda tx: tx.run(sql, **named))
+        await self._settle(lambda tx: tx.run(sql, **named))
+
+    async def _settle(self, fn: Callable[[Tx], T]) -> T:
+        """A write that may be done twice: what the first one left, the second one finds, and says the same.
+
+        So when nobody knows whether it was done, it is done again.
+        """
+        try:
+            return await self._database.write(fn)
+        except CommitUnknown as unknown:
+            try:
+                return await self._database.write(fn)
+            except StoreBusy:  # it says that nothing was written, which is true of the second time only
+                raise unknown from None
 
 
 def _one(sql: str, named: dict[str, object], tx: Tx) -> Row | None:

@@ -190,6 +190,19 @@ def test_fills_can_be_told_to_never_go_on_and_never_be_parallel(tmp_path: Path) 
     assert cache.parallel is None
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://us@db/rows",
+        "postgres://us@one,two:5433/rows?sslmode=verify-full&passfile=/run/pg",
+        "postgresql://us:@/rows?host=%2Frun%2Fpostgresql",
+        "postgresql://?service=rows",
+    ],
+)
+def test_database_may_be_a_postgresql(tmp_path: Path, url: str) -> None:
+    assert loaded(tmp_path, f"[storage]\ndatabase = '{url}'").storage.database == url
+
+
 def test_amounts_are_bytes_or_shares(tmp_path: Path) -> None:
     cache = loaded(tmp_path, '[cache]\nbudget = "1GiB"\nmin_free = "10%"\nfinish_fill = "0%"').cache
     assert cache.budget.of(5) == 1 << 30
@@ -279,8 +292,20 @@ registry = "quay.io"
             "2: storage.blobs: s3:// is not built yet; write a path, here or below state",
         ),
         (
+            "[storage]\ndatabase = 'mysql://us:secret@db/x'",
+            "2: storage.database: mysql:// is not built yet; write a path, here or below state",
+        ),
+        (
             "[storage]\ndatabase = 'postgresql://us:secret@db/x'",
-            "2: storage.database: postgresql:// is not built yet; write a path, here or below state",
+            "2: storage.database: no password belongs here; write it into a file",
+        ),
+        (
+            "[storage]\ndatabase = 'postgres://us@db/x?password=secret'",
+            "2: storage.database: no password belongs here; write it into a file",
+        ),
+        (
+            "[storage]\ndatabase = 'postgresql://[us:secret@db/x'",
+            "2: storage.database: is not a URL; write postgresql://user@host/database",
         ),
         (
             "[[upstream]]\nregistry = 'r.example'",

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial as bind
 
 import pytest
 import trio
@@ -10,8 +11,10 @@ from cacheproxy.store import postgres
 from cacheproxy.store.database import Tx
 from cacheproxy.store.errors import CommitUnknown, DatabaseRefused, StoreBusy
 from cacheproxy.store.postgres import Postgres
+from cacheproxy.store.records import Records
 from tests.postgres import Server, server
 from tests.store.conftest import open_descriptors
+from tests.store.images import LAYER_DIGEST
 
 ADD = "INSERT INTO trash (path, not_before) VALUES (:path, 1)"
 DIES = "SELECT pg_terminate_backend(pg_backend_pid())"
@@ -259,3 +262,37 @@ async def test_scan_sees_one_state_of_all_tables_and_writes_nothing(postgres_url
         assert seen == [([], [])]
         with pytest.raises(StoreBusy, match="read-only"):
             await database.scan(lambda tx: add("b", tx))
+
+
+# Records over it.
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_write_that_may_be_done_twice_is_done_again_when_its_end_is_unknown(
+    postgres_url: str, stopped: Server, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    """A server that is not back in time leaves it unknown: "nothing was written" would be a lie."""
+    async with Postgres.open(postgres_url) as database:
+        write, tries = database.write, 0
+
+        async def ends_unknown_at_first(fn: Callable[[Tx], str | None]) -> str | None:
+            nonlocal tries
+            tries += 1
+            result = await write(fn)
+            if tries > 1:
+                return result
+            if away:
+                stopped.stop()
+            raise CommitUnknown(0, "the connection ended")
+
+        monkeypatch.setattr(database, "write", ends_unknown_at_first)
+        recorded = bind(Records(database).record_blob, LAYER_DIGEST, 5, "here", 7, 1.0)
+        if away:
+            with pytest.raises(CommitUnknown):
+                await recorded()
+            stopped.start()
+        else:
+            assert await recorded() is None
+        row = await Records(database).any_blob(LAYER_DIGEST)
+        assert row is not None
+        assert (row.location, row.generation) == ("here", 7)
