@@ -65,7 +65,7 @@ async def _available(wire: Wire, view: BlobView, offset: int, span: Span) -> tup
 
 async def _send_from_file(wire: Wire, source: int, offset: int, stop: int) -> int:
     while offset < stop:
-        step = min(STEP, stop - offset)
+        step = min(wire.step, stop - offset)
         try:
             if not _cached(source, offset, step):
                 wire.wait()
@@ -76,7 +76,7 @@ async def _send_from_file(wire: Wire, source: int, offset: int, stop: int) -> in
         if not sent:
             raise SourceFailed(f"the file ends at {offset}, before {stop}")
         offset += sent
-        if sent == STEP:
+        if sent == wire.step:
             await trio.lowlevel.checkpoint()  # a fast reader never makes us wait: let the others run
     return offset
 

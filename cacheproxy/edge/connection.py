@@ -27,7 +27,7 @@ class Connection:
         self._edge = edge
         self._wire = wire
         self._neighbour = neighbour
-        self._peer = Peer(neighbour, "http")
+        self._peer = Peer(neighbour, wire.scheme)
         self._in_head = False
         """Some bytes of a head are here, and it is not whole."""
         self._started = time.time()
@@ -53,6 +53,10 @@ class Connection:
     async def _converse(self) -> bool:
         """Answer requests. True: the connection ends on our side; False: the client has ended it."""
         wire, data = self._wire, b""
+        words = await wire.open(self._edge.limits)
+        if words is not None:
+            self._refuse(Refusal(400, words), b"")
+            return True
         while True:
             data = data or await wire.recv()
             if not data:
@@ -75,7 +79,7 @@ class Connection:
     ) -> bool:
         edge = self._edge
         forwards = not forwarded.FIELDS.isdisjoint(headers)
-        peer = edge.forwarding.peer(self._neighbour, headers) if forwards else self._peer
+        peer = edge.forwarding.peer(self._neighbour, headers, self._wire.scheme) if forwards else self._peer
         exchange = Exchange(peer, method, target, GONE, 0, self._started, 0.0, None)
         exchange.id = edge.next_id()
         exchange.user_agent, exchange.host = headers.get("user-agent", ""), headers.get("host", "")

@@ -49,22 +49,23 @@ class Forwarding:
         candidates = _LOOPBACK if address is None else (address,)
         return any(candidate in network for candidate in candidates for network in self._proxies)
 
-    def peer(self, neighbour: Address | None, headers: dict[str, str]) -> Peer:
-        """Who asks. X-Forwarded-Host of a listed proxy replaces Host in `headers`.
+    def peer(self, neighbour: Address | None, headers: dict[str, str], scheme: str = "http") -> Peer:
+        """Who asks, over a connection of this scheme. X-Forwarded-Host of a listed proxy replaces Host in
+        `headers`.
 
         Host-based routing and the addresses that we hand out mean the name the client used, and most
         proxies put the name of the server behind them into Host.
         """
         if FIELDS.isdisjoint(headers):
-            return Peer(neighbour, "http")
+            return Peer(neighbour, scheme)
         if not self.lists(neighbour):
-            return Peer(neighbour, "http", forwarded_by_stranger=True)
-        scheme = _first(headers.get("x-forwarded-proto", "")).lower()
+            return Peer(neighbour, scheme, forwarded_by_stranger=True)
+        told = _first(headers.get("x-forwarded-proto", scheme)).lower()
         host = _first(headers.get("x-forwarded-host", ""))
         if grammar.host(host) is not None:
             headers["host"] = host
         address, known = self._client(neighbour, headers.get("x-forwarded-for"))
-        return Peer(address, "https" if scheme == "https" else "http", forwarded_by_stranger=not known)
+        return Peer(address, "https" if told == "https" else "http", forwarded_by_stranger=not known)
 
     def _client(self, neighbour: Address | None, chain: str | None) -> tuple[Address | None, bool]:
         """The nearest hop that is no listed proxy. What stands left of it anybody may have written.

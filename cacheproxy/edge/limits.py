@@ -11,6 +11,8 @@ CONNECTIONS = 16_384
 class Limits:
     """Times in seconds, rates in bytes a second. What a head may hold is fixed: see `prefilter`."""
 
+    handshake: float = 10.0
+    """For TLS, from accept: a client that is there needs two round trips."""
     header: float = 10.0
     """For a whole head, from its first byte (from accept, for a connection's first): a drip of bytes
     earns no more."""

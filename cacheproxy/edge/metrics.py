@@ -12,6 +12,10 @@ REFUSED = Counter(
 )
 CUT = Counter(
     "cacheproxy_connections_cut_total",
-    "Connections that a deadline ended, by which: header, idle, slow, client, lingered.",
+    "Connections that a deadline ended, by which: handshake, header, idle, slow, client, lingered.",
     ["why"],
+)
+HANDSHAKES_FAILED = Counter(
+    "cacheproxy_tls_handshakes_failed_total",
+    "TLS handshakes that came to no agreement; the log has the reasons at level debug.",
 )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Sequence
+import ssl
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 import trio
@@ -22,6 +23,7 @@ from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.message import Address, Application, Log, Network
 from cacheproxy.edge.prefilter import Refusal
 from cacheproxy.edge.shared import Edge
+from cacheproxy.edge.tls import TURNED_AWAY, TLSWire
 from cacheproxy.edge.watchdog import pending, watch
 from cacheproxy.edge.wire import Phase, Verdict, Wire
 
@@ -42,6 +44,12 @@ _CLOSED_BEFORE = frozenset(
 """The client left, a firewall rule said no, or the network broke, between its connect and our accept: Linux
 hands such errors of the new socket to whoever accepts it (accept(2))."""
 
+_UNASKED = (Phase.IDLE, Phase.HANDSHAKE)
+"""Nothing was asked yet that would want an answer."""
+
+TLS = Callable[[], ssl.SSLContext]
+"""The context for a connection that begins now: a certificate may have been renewed."""
+
 
 async def serve(
     listeners: Sequence[socket.socket],
@@ -51,15 +59,17 @@ async def serve(
     trusted_proxies: Iterable[Network] = (),
     log: Log,
     drain: trio.Event,
+    tls: TLS | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `drain` is set and all connections have ended, at most `limits.drain` seconds later.
 
+    `tls` is for all connections but those of unix sockets; None: all speak plain HTTP.
     Takes the listeners over: they are closed as soon as the drain begins. `task_status.started()` says that
     connections are accepted.
     """
     edge = Edge(application, limits, Forwarding(trusted_proxies), log)
-    server = _Server(edge)
+    server = _Server(edge, tls)
     try:
         for listener in listeners:
             listening.tune(listener)
@@ -88,18 +98,20 @@ def _close(listeners: Iterable[socket.socket]) -> None:
 class _Server:
     """The open connections, and how they come in and go."""
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, tls: TLS | None) -> None:
         self._edge = edge
+        self._tls = tls
         self._admission = Admission(edge.limits)
         self.wires: set[Wire] = set()
 
     async def accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         """Accept for ever. Raises OSError for what is no overload: then the listener itself is broken."""
+        tls = None if listener.family == socket.AF_UNIX else self._tls
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
                 for _ in range(BATCH):
-                    self._enter(*listener.accept(), connections)
+                    self._enter(*listener.accept(), tls, connections)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -115,24 +127,30 @@ class _Server:
         idle = [
             wire
             for wire in self.wires
-            if wire.phase is Phase.IDLE or (wire.phase is Phase.HEADER and not wire.received)
+            if wire.phase in _UNASKED or (wire.phase is Phase.HEADER and not wire.received)
         ]
         arrived = pending(idle)
         for wire in idle:
             if wire not in arrived:
                 wire.cut(Verdict.IDLE)
 
-    def _enter(self, sock: socket.socket, name: object, connections: trio.Nursery) -> None:
+    def _enter(self, sock: socket.socket, name: object, tls: TLS | None, connections: trio.Nursery) -> None:
         sock.setblocking(False)
         neighbour = parse_address(name[0]) if isinstance(name, tuple) else None
         key = None if self._edge.forwarding.lists(neighbour) else key_of(neighbour)
         limit = self._admission.enter(key)
         if limit is None:
-            wire = Wire(sock, trio.current_time() + self._edge.limits.header)
+            wire = self._wire(sock, tls)
             self.wires.add(wire)
             connections.start_soon(self._converse, wire, neighbour, key)
         else:
-            self._turn_away(sock, limit)
+            self._turn_away(sock, limit, tls is not None)
+
+    def _wire(self, sock: socket.socket, tls: TLS | None) -> Wire:
+        now, limits = trio.current_time(), self._edge.limits
+        if tls is None:
+            return Wire(sock, now + limits.header)
+        return TLSWire(sock, now + limits.handshake, tls())
 
     async def _converse(self, wire: Wire, neighbour: Address | None, key: Key) -> None:
         metrics.CONNECTIONS.inc()
@@ -146,13 +164,13 @@ class _Server:
             self._admission.leave(key)
             wire.close()
 
-    def _turn_away(self, sock: socket.socket, limit: str) -> None:
-        """503 at once and close, without a task or a wait. What already came is read, lest closing
-        resets the answer.
+    def _turn_away(self, sock: socket.socket, limit: str, tls: bool) -> None:
+        """503 at once (before TLS: an alert) and close, without a task or a wait. What already came is read,
+        lest closing resets the answer.
         """
         metrics.REFUSED.labels(limit).inc()
         wire = Wire(sock, 0.0)
         start, content = self._edge.refusal(Refusal(503, "too many connections"), self._edge.next_id())
-        wire.send_now(start + content)
+        wire.send_now(TURNED_AWAY if tls else start + content)
         wire.discard()
         wire.close()

@@ -115,8 +115,8 @@ class RequestBody:
 
     async def drain(self, limit: int) -> bool:
         """Read on to the next request. False: it is not worth it, or not possible; the connection ends."""
-        if not self.reusable(limit):
-            return False
+        if self.finished or not self.reusable(limit):
+            return self.finished and self._clean
         try:
             await self.read(limit)
         except (BodyTooLarge, BodyBroken):

@@ -75,6 +75,7 @@ def _rate(wire: Wire, now: float, limits: Limits) -> Verdict | None:
 
 
 _JUDGES: dict[Phase, Callable[[Wire, float, Limits], Verdict | None]] = {
+    Phase.HANDSHAKE: lambda *_: Verdict.HANDSHAKE,
     Phase.HEADER: lambda *_: Verdict.HEADER,
     Phase.IDLE: lambda *_: Verdict.IDLE,
     Phase.LINGERING: lambda *_: Verdict.LINGERED,

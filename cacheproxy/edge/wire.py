@@ -13,8 +13,11 @@ import socket
 import struct
 import termios
 from enum import Enum, StrEnum
+from typing import ClassVar
 
 import trio
+
+from cacheproxy.edge.limits import Limits
 
 READ = 16 * 1024
 """One read never takes more than the largest head."""
@@ -27,6 +30,7 @@ _RESET = struct.pack("ii", 1, 0)
 class Phase(Enum):
     """What the connection waits for, hence by what the watchdog measures it."""
 
+    HANDSHAKE = "the client's part of a TLS handshake, until `deadline`"
     HEADER = "a head, until `deadline`"
     IDLE = "the next request, until `deadline`"
     WAITING = "the application or the blob's source, as long as the client is there"
@@ -38,6 +42,7 @@ class Phase(Enum):
 class Verdict(StrEnum):
     """Why the watchdog cut a connection."""
 
+    HANDSHAKE = "handshake"
     HEADER = "header"
     IDLE = "idle"
     SLOW = "slow"
@@ -51,6 +56,11 @@ class ClientGone(Exception):
 
 class Wire:
     """A socket and its accounts. Whoever cancels `scope` ends the connection."""
+
+    scheme: ClassVar = "http"
+    """How the other side's URLs begin."""
+    step: ClassVar = STEP
+    """The most that one `sendfile` sends."""
 
     __slots__ = (
         *("_answering", "_body_from", "deadline", "fd", "first_sent", "mark", "mark_at", "phase", "received"),
@@ -77,6 +87,11 @@ class Wire:
         self.verdict: Verdict | None = None
         self.reset = False
         """Close with a reset: what was promised in this answer's head will not come."""
+
+    async def open(self, limits: Limits) -> str | None:
+        """Agree with the client on what is spoken. Words for the client when that is not to be: it hears them
+        in plain HTTP. Raises ClientGone. Here there is nothing to agree on."""
+        return None
 
     def begin_turn(self) -> None:
         self.first_sent = None
@@ -180,7 +195,7 @@ class Wire:
         except OSError as error:
             raise ClientGone from error
         limit = self.received + _LINGER_BYTES
-        while self.received < limit and await self.recv():
+        while self.received < limit and await Wire.recv(self):  # as it comes: nobody looks at it
             pass
 
     def send_now(self, data: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -144,6 +145,14 @@ class Running:
             await self.logged.wait()
         return self.exchanges[count - 1]
 
+    async def secure(self, context: ssl.SSLContext) -> Client:
+        """A client that speaks TLS."""
+        client = await self.connect()
+        wrapped = trio.SSLStream(client.stream, context, server_hostname="localhost", https_compatible=True)
+        await wrapped.do_handshake()
+        client.secure = wrapped
+        return client
+
     async def connect(self) -> Client:
         client = Client(await trio.open_tcp_stream("127.0.0.1", self.port))
         self.clients.append(client)
@@ -152,7 +161,10 @@ class Running:
 
 @asynccontextmanager
 async def serving(
-    app: Scripted, limits: Limits | None = None, trusted_proxies: Iterable[Network] = ()
+    app: Scripted,
+    limits: Limits | None = None,
+    trusted_proxies: Iterable[Network] = (),
+    tls: Callable[[], ssl.SSLContext] | None = None,
 ) -> AsyncIterator[Running]:
     listeners = open_listeners(["127.0.0.1:0"])
     running = Running(listeners[0].getsockname()[1], app)
@@ -165,6 +177,7 @@ async def serving(
             trusted_proxies=trusted_proxies,
             log=running.log,
             drain=running.drain,
+            tls=tls,
             task_status=task_status,
         )
         running.ended.set()
@@ -190,10 +203,15 @@ class Client:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
+        self.secure: trio.SSLStream[trio.SocketStream] | None = None
         self.buffer = b""
 
+    @property
+    def spoken(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+        return self.secure or self.stream
+
     async def send(self, data: bytes) -> None:
-        await self.stream.send_all(data)
+        await self.spoken.send_all(data)
 
     async def get(self, target: str, *headers: str, method: str = "GET") -> Answer:
         lines = [f"{method} {target} HTTP/1.1", "Host: cache.example:5000", *headers, "", ""]
@@ -214,21 +232,21 @@ class Client:
 
     async def ended(self) -> bool:
         """Wait for the server's end. True: orderly and without further bytes."""
-        return not self.buffer and not await self.stream.receive_some()
+        return not self.buffer and not await self.spoken.receive_some()
 
     async def read_to_the_end(self) -> None:
         """Raises trio.BrokenResourceError when the end is a reset."""
-        while await self.stream.receive_some():
+        while await self.spoken.receive_some():
             pass
 
     async def _more(self) -> bytes:
-        data = await self.stream.receive_some()
+        data = await self.spoken.receive_some()
         if not data:
             raise EOFError(f"the server ended after {self.buffer!r}")
         return bytes(data)
 
     async def aclose(self) -> None:
-        await self.stream.aclose()
+        await self.spoken.aclose()
 
 
 def ready(body: bytes = b"manifest", status: int = 200) -> Ready:
