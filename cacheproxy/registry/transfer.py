@@ -14,24 +14,28 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.plan import Claim
 
-TRIES = 3
-"""Failures in a row, without progress in between, that end a transfer. Progress starts the count anew: a
-transfer has no total time and no total number of resumptions."""
+TRIES, TRIES_UNDER_WAY = 3, 4
+"""Failures in a row, without progress in between, that end a transfer: before any of the blob has come, and
+afterwards, when an upstream that restarts is worth some seconds. Progress starts the count anew: a transfer
+has no total time and no total number of resumptions."""
 
 PROGRESS = 64 << 10
 """Bytes that must have come for that. An upstream that breaks off after less, or drips (the least rate brings
 60 KiB in the minute it is measured over), again and again, would hold its clients and a slot for ever."""
 
-BACKOFF = (0.1, 0.5, 2.0)
+BACKOFF = (0.1, 1.0, 5.0)
 """Seconds before asking an upstream again that just failed, halved to whole at random; another mirror is
 asked at once.
 """
 
 PATIENCE_WITH_LIMITS = 30.0
-"""A transfer that has already brought bytes waits at most so long (seconds) for a 429 to pass."""
+"""A transfer that has already brought bytes waits at most so long (seconds) to be allowed again."""
 
 _FINAL = frozenset({Cause.MISSING, Cause.AUTH, Cause.GATE, Cause.PROTOCOL})
 """What asking the same endpoint again will not change."""
+
+_TIMED = frozenset({Cause.THROTTLED, Cause.BREAKER})
+"""What asking again changes only after a time, which the error tells."""
 
 
 class Stream(Protocol):
@@ -119,7 +123,7 @@ class Route:
         self._candidates: list[Candidate] = []
         self._at = 0
         self.progress = False
-        """Some byte has come in."""
+        """A transfer has brought something: clients wait for the rest."""
         self.add(source)
 
     def add(self, source: Source) -> None:
@@ -138,13 +142,14 @@ class Route:
         """
         if error.cause in _FINAL:
             return self._give_up(error, at)
-        if failures >= max(TRIES, len(self._candidates)):
+        tries = TRIES_UNDER_WAY if self.progress else TRIES
+        if failures >= max(tries, len(self._candidates)):
             raise error
         if self.current is at:
             self._at = (self._at + 1) % len(self._candidates)
         if failures < len(self._candidates):
             return 0.0  # a mirror that was not asked yet
-        if error.cause is Cause.THROTTLED:
+        if error.cause in _TIMED:
             return self._until_allowed(error)
         return BACKOFF[min(failures, len(BACKOFF)) - 1] * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
@@ -178,16 +183,17 @@ async def bring(
     failures = 0
     while claim.left > 0:
         candidate = route.current
-        before = claim.position
+        begun = claim.position
         try:
             async with candidate.open(digest, claim, size) as stream:
                 _judge(stream, claim, size, candidate)
                 candidate.etag = stream.etag
                 opened(stream)
+                begun = claim.position  # elsewhere, where the upstream does no ranges
                 await _pour(stream, claim, candidate, deliver)
         except UpstreamError as error:
-            brought = claim.position - before
-            route.progress |= brought > 0
+            brought = claim.position - begun
+            route.progress |= brought >= PROGRESS
             failures = 1 if brought >= PROGRESS else failures + 1
             await trio.sleep(route.setback(error, candidate, failures))
         else:

@@ -249,6 +249,17 @@ async def test_footer_of_an_upstream_without_ranges_waits_for_the_whole(
     assert upstream.sent == SIZE
 
 
+async def test_what_an_upstream_without_ranges_sent_for_a_footer_is_progress(
+    shelf: Shelf, clock: MockClock
+) -> None:
+    upstream = FakeUpstream(pattern(SIZE), ranges=False)
+    upstream.faults = [breaks_after(MIB), refuses(Cause.THROTTLED, retry_after=5)]
+    async with fills(shelf) as all_fills:
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        assert await read(view, SIZE - 10, SIZE, bounded=True) == upstream.data[-10:]
+        view.close()
+
+
 @pytest.mark.parametrize("fault", [breaks_after(MIB), ends_after(MIB), breaks_after(MIB, Cause.TIMEOUT)])
 async def test_broken_transfer_is_resumed_where_it_broke(
     shelf: Shelf, upstream: FakeUpstream, clock: MockClock, fault: object
@@ -296,6 +307,19 @@ async def test_upstream_that_never_sends_ends_the_fill(
     async with fills(shelf) as all_fills:
         with pytest.raises(UpstreamError):
             await pull(all_fills, upstream)
+        assert await pull(all_fills, upstream) == upstream.data
+
+
+async def test_upstream_that_restarts_under_a_transfer_is_waited_for(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    def down(answer: Answer) -> None:
+        if trio.current_time() < began + 2:
+            refuses(Cause.CONNECT)(answer)
+
+    began = trio.current_time()
+    upstream.faults = [breaks_after(MIB), *[down] * 2]
+    async with fills(shelf) as all_fills:
         assert await pull(all_fills, upstream) == upstream.data
 
 

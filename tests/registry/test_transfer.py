@@ -69,15 +69,17 @@ def test_two_transfers_that_fail_at_one_endpoint_move_on_once() -> None:
     assert route.current.endpoint == 1
 
 
-def test_a_limit_before_the_first_byte_is_told() -> None:
+@pytest.mark.parametrize("cause", [Cause.THROTTLED, Cause.BREAKER])
+def test_a_limit_before_the_first_byte_is_told(cause: Cause) -> None:
     route = single()
     with pytest.raises(UpstreamError):
-        route.setback(error(Cause.THROTTLED, 5), route.current, 1)
+        route.setback(error(cause, 5), route.current, 1)
 
 
-def test_a_limit_in_the_middle_is_waited_for() -> None:
+@pytest.mark.parametrize("cause", [Cause.THROTTLED, Cause.BREAKER])
+def test_a_limit_in_the_middle_is_waited_for(cause: Cause) -> None:
     route = single()
     route.progress = True
-    assert route.setback(error(Cause.THROTTLED, 5), route.current, 1) == 5
-    assert route.setback(error(Cause.THROTTLED, 600), route.current, 1) == PATIENCE_WITH_LIMITS
-    assert route.setback(error(Cause.THROTTLED), route.current, 1) == 1
+    assert route.setback(error(cause, 5), route.current, 1) == 5
+    assert route.setback(error(cause, 600), route.current, 1) == PATIENCE_WITH_LIMITS
+    assert route.setback(error(cause), route.current, 1) == 1
