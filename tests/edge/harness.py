@@ -145,12 +145,13 @@ class Running:
             await self.logged.wait()
         return self.exchanges[count - 1]
 
-    async def secure(self, context: ssl.SSLContext) -> Client:
+    async def secure(self, context: ssl.SSLContext, https_compatible: bool = True) -> Client:
         """A client that speaks TLS."""
         client = await self.connect()
-        wrapped = trio.SSLStream(client.stream, context, server_hostname="localhost", https_compatible=True)
-        await wrapped.do_handshake()
-        client.secure = wrapped
+        client.secure = trio.SSLStream(
+            client.stream, context, server_hostname="localhost", https_compatible=https_compatible
+        )
+        await client.secure.do_handshake()
         return client
 
     async def connect(self) -> Client:

@@ -45,6 +45,18 @@ def test_a_listed_proxy_names_its_client() -> None:
     assert FORWARDING.peer(PROXY, headers) == Peer(CLIENT, "https")
 
 
+def test_a_listed_proxy_that_names_no_scheme_leaves_the_connections_own() -> None:
+    headers = {"x-forwarded-for": str(CLIENT)}
+    assert FORWARDING.peer(PROXY, headers, "https") == Peer(CLIENT, "https")
+    headers["x-forwarded-proto"] = "http"
+    assert FORWARDING.peer(PROXY, headers, "https") == Peer(CLIENT, "http")
+
+
+def test_a_stranger_over_tls_came_over_tls_whatever_it_says() -> None:
+    headers = {"x-forwarded-proto": "http"}
+    assert FORWARDING.peer(STRANGER, headers, "https") == Peer(STRANGER, "https", forwarded_by_stranger=True)
+
+
 def test_listed_proxies_in_a_row_are_skipped_from_the_right() -> None:
     headers = {"x-forwarded-for": f"127.0.0.1, {CLIENT}, 10.0.0.3, 10.0.0.2"}
     assert FORWARDING.peer(PROXY, headers) == Peer(CLIENT, "http")

@@ -139,15 +139,17 @@ async def test_what_is_agreed_on(version: ssl.TLSVersion, server: Running) -> No
     assert (await client.get("/")).status == 200
 
 
-async def test_the_servers_end_is_announced_and_the_clients_is_not_waited_for(server: Running) -> None:
-    client = await server.secure(CLIENT)
-    answer = await client.get("/", "Connection: close")
-    assert answer.headers["connection"] == "close"
-    strict = client.secure
-    assert strict is not None
-    # As trio tells it: an end without close_notify would be a BrokenResourceError here.
-    strict._https_compatible = False
-    assert await strict.receive_some() == b""
+@pytest.mark.parametrize("header", ["Connection: close", "Accept: */*"])
+async def test_the_servers_end_is_announced_and_the_clients_is_not_waited_for(
+    header: str, server: Running, clock: trio.testing.MockClock
+) -> None:
+    strict = ssl.create_default_context()
+    AUTHORITY.configure_trust(strict)
+    strict.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # then an end without close_notify is an error
+    client = await server.secure(strict, https_compatible=False)
+    await client.get("/", header)
+    assert client.secure is not None
+    assert await client.secure.receive_some() == b""
 
 
 async def test_a_source_that_fails_cuts_the_connection(server: Running, app: Scripted) -> None:
