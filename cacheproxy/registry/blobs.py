@@ -17,9 +17,17 @@ from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.origin import Missing, Origin
 from cacheproxy.registry.space import Space
+from cacheproxy.registry.standby import Standby, StoreFailure
 from cacheproxy.registry.transfer import Source
-from cacheproxy.store.disk import DiskContent
-from cacheproxy.store.errors import BlobMissing, Conflict, StoreBusy, StoreError, StoreFull
+from cacheproxy.store.content import Content
+from cacheproxy.store.errors import (
+    BlobMissing,
+    Conflict,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreUnreachable,
+)
 from cacheproxy.store.partial import Partial
 from cacheproxy.store.records import Records
 from cacheproxy.store.rows import BlobRow
@@ -40,7 +48,7 @@ class Blobs:
     def __init__(
         self,
         records: Records,
-        content: DiskContent,
+        content: Content,
         missing: Missing,
         flights: Flights[int],
         fills: Fills,
@@ -72,15 +80,28 @@ class Blobs:
     async def open(self, target: Target, digest: Digest) -> tuple[BlobView, str]:
         """A view of the blob, and the outcome. Raises UpstreamError; the view raises what comes later."""
         found = await self.locate(target, digest)
+        source = Source(self._origins[target.upstream].registry, target.remote)
         if found.row is not None and found.row.generation > 0:
             try:
-                return self._content.open(digest, found.row.location, found.size), "hit"
+                stored = self._content.open(digest, found.row.location, found.size)
+                return Standby(stored, bind(self._otherwise, found.row, found.size, source)), "hit"
             except BlobMissing as error:
-                log.error("stored blob is gone", digest=digest, error=str(error))  # noqa: TRY400 - an event, not a bug
-                if await self._records.forget_bytes(digest, found.row.generation):
-                    self._space.forget(found.size)
-        source = Source(self._origins[target.upstream].registry, target.remote)
+                await self._forget(found.row, found.size, error)
         return await self._fills.join(digest, found.size, source)
+
+    async def _otherwise(self, row: BlobRow, size: int, source: Source, failure: StoreFailure) -> BlobView:
+        """A view of a blob that the store was to have, and did not give. Raises UpstreamError."""
+        if isinstance(failure, StoreUnreachable):
+            log.warning("store failed, blob comes from the upstream", digest=row.digest, error=str(failure))
+            return self._fills.around(row.digest, size, source, "store")
+        await self._forget(row, size, failure)
+        view, _ = await self._fills.join(row.digest, size, source)
+        return view
+
+    async def _forget(self, row: BlobRow, size: int, failure: BlobMissing) -> None:
+        log.error("stored blob is gone", digest=row.digest, error=str(failure))
+        if await self._records.forget_bytes(row.digest, row.generation):
+            self._space.forget(size)
 
     async def _prove(self, target: Target, digest: Digest) -> int:
         """That this repository has it upstream; makes the link. Returns its size."""
@@ -102,7 +123,7 @@ class Blobs:
 class DiskShelf:
     """The store as fills see it: a file to go on from, and a place to keep it."""
 
-    def __init__(self, content: DiskContent, records: Records, clock: Callable[[], float]) -> None:
+    def __init__(self, content: Content, records: Records, clock: Callable[[], float]) -> None:
         self._content = content
         self._records = records
         self._clock = clock
@@ -120,4 +141,7 @@ class DiskShelf:
             await trio.to_thread.run_sync(self._content.remove, location)
             raise
         if lost is not None:
-            await trio.to_thread.run_sync(self._content.remove, lost)
+            try:
+                await trio.to_thread.run_sync(self._content.remove, lost)
+            except OSError as error:  # the blob is kept all the same
+                log.warning("second copy not removed", location=lost, error=str(error))

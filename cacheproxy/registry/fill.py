@@ -39,6 +39,9 @@ COMMIT_LIMIT = 60.0
 CLEANUP_LIMIT = 10.0
 """Limits (seconds) of what is shielded: the commit, and the last checkpoint of an unfinished fill."""
 
+COMMIT_RATE = 1 << 20
+"""Bytes a second of a commit that has to send the blob away: as much longer it may take."""
+
 
 def withheld_from(size: int) -> int:
     """Where the tail begins that a whole response gets only after the proof: everything, for a small blob."""
@@ -158,7 +161,7 @@ class Fill:
             self.file = FillFile(self.digest, self.size, partial, self._disk)
             await self._fetch(self.file)
             self._judge(self.file)
-            with trio.fail_after(COMMIT_LIMIT, shield=True):
+            with trio.fail_after(COMMIT_LIMIT + self.size / COMMIT_RATE, shield=True):
                 await commit(partial)
                 self.result = "stored"
         except* Abandoned:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from cacheproxy.core.blob import BlobView, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.origin import RememberedMissing
-from cacheproxy.store.errors import StoreFull
+from cacheproxy.store.errors import BlobMissing, StoreFull, StoreUnreachable
 from tests.registry.conftest import pattern
 from tests.registry.world import TARGET, FakeRegistry, World, manifest, world
 
@@ -134,3 +135,59 @@ async def test_a_file_whose_row_has_no_room_does_not_stay(
             assert (await pull(cache, upstream.digest))[0] == upstream.data
             await trio.sleep(1)
         assert [path for path in cache.content.root.rglob("*") if path.is_file()] == []
+
+
+class _Fails:
+    """A view of a store that fails when it is asked for bytes."""
+
+    def __init__(self, digest: Digest, size: int, failure: Exception) -> None:
+        self.digest, self.size, self._failure = digest, size, failure
+
+    async def available(self, offset: int, span: Span) -> int:
+        await trio.lowlevel.checkpoint()
+        raise self._failure
+
+    def fileno(self) -> int | None:
+        return None
+
+    async def read(self, offset: int, count: int) -> bytes:
+        raise AssertionError("nothing was available")
+
+    def close(self) -> None:
+        pass
+
+
+def _fails(failure: Exception) -> Callable[[Digest, str, int], BlobView]:
+    return lambda digest, location, size: _Fails(digest, size, failure)
+
+
+async def test_store_that_does_not_answer_is_gone_around(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        await pull_and_keep(cache, upstream.digest)
+        monkeypatch.setattr(cache.content, "open", _fails(StoreUnreachable("down")))
+        assert (await pull(cache, upstream.digest))[0] == upstream.data
+        row = await cache.records.any_blob(upstream.digest)
+        assert row is not None
+        assert row.generation > 0
+        assert len(upstream.answers) == 2
+
+
+async def test_bytes_that_are_missed_only_when_read_are_fetched_again(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        await pull_and_keep(cache, upstream.digest)
+        before = await cache.records.any_blob(upstream.digest)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache.content, "open", _fails(BlobMissing("gone")))
+            await pull_and_keep(cache, upstream.digest)
+        after = await cache.records.any_blob(upstream.digest)
+        assert before is not None
+        assert after is not None
+        assert before.generation != after.generation
+        assert await pull(cache, upstream.digest) == (upstream.data, "hit")
+        assert len(upstream.answers) == 2
