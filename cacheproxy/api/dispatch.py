@@ -103,7 +103,7 @@ class Door:
         if isinstance(operation, ops.Catalog):
             raise OCIError("UNSUPPORTED", "a pull-through cache has no list of repositories", status=404)
         query = parse_query(request.query)
-        target = self._routes.resolve(operation.name, _namespace(query, request.host), request.host)
+        target = self._routes.resolve(operation.name, first(query, "ns"), request.host)
         self._admit(request, mask, target.repository)
         response = await self._pull(operation, target, request, query, mask)
         response.upstream = target.upstream
@@ -176,12 +176,6 @@ def _allow(method: str) -> None:
     if method in WRITES:
         raise OCIError("DENIED", "nothing can be pushed here: this is a pull-through cache", headers=headers)
     raise OCIError("UNSUPPORTED", f"{method} is not supported here", headers=headers)
-
-
-def _namespace(query: dict[str, list[str]], host: str) -> str | None:
-    """The registry that `ns` names; one that is ourselves, as the client sees us, says nothing."""
-    namespace = first(query, "ns")
-    return None if namespace is not None and namespace.lower() == host.lower() else namespace
 
 
 def _error(error: OCIError, request: Request) -> Response:

@@ -88,15 +88,20 @@ class Routes:
         Raises OCIError NAME_UNKNOWN (404), or NAME_INVALID (400) where an upstream is named and what it is
         asked for cannot be a repository's name (a segment with a port).
         """
-        if ns is not None and ns.lower() not in self._own_hosts:
+        host = host.lower()
+        if ns is not None and not self._means_us(ns.lower(), host):
             return self._by_ns(name, ns)
-        by_host = self._by_host(host.lower())
+        by_host = self._by_host(host)
         if by_host is not None:
             return _target(by_host, name, Via.HOST)
         via, route, rest = self._lead(name)
         if route is not None:
             return _target(route, rest, via)
         return self._bare(name)
+
+    def _means_us(self, ns: str, host: str) -> bool:
+        """Our own name, by the configuration or as the client sees us, says nothing. A registry's never is."""
+        return (ns == host or ns in self._own_hosts) and self._registry(ns) is None
 
     def _by_ns(self, name: str, ns: str) -> Target:
         route = self._registry(ns.lower())

@@ -35,6 +35,9 @@ RIGHT = [
     ("a/b", "localhost:5001", HERE, "local", "a/b", Via.NS),
     # ... whatever the Host is
     ("a/b", "ghcr.io", "hub.cache.example", "ghcr.io", "a/b", Via.NS),
+    # ... also where that is the registry's own name: somebody's DNS sends its clients to us
+    ("a/b", "ghcr.io", "ghcr.io", "ghcr.io", "a/b", Via.NS),
+    ("a/b", "localhost:5001", "LOCALHOST:5001", "local", "a/b", Via.NS),
     # ... with a registry's name or a prefix in front, which has to mean the same
     ("docker.io/library/alpine", "docker.io", HERE, "docker-hub", "library/alpine", Via.NS),
     ("docker.io/alpine", "docker.io", HERE, "docker-hub", "library/alpine", Via.NS),
@@ -53,6 +56,9 @@ RIGHT = [
     ("docker-hub/org/app", "cache.example:5000", "10.0.0.1", "docker-hub", "org/app", Via.PREFIX),
     ("org/app", "Cache.Example", "10.0.0.1", "docker-hub", "org/app", Via.BARE),
     ("a/b", "cache.example", "quay.local", "mirror/quay", "a/b", Via.HOST),
+    # ... and so does whatever name the client has for us
+    ("docker-hub/org/app", "cache:5000", "Cache:5000", "docker-hub", "org/app", Via.PREFIX),
+    ("org/app", "hub.cache.example", "hub.cache.example", "docker-hub", "org/app", Via.HOST),
     # 2. Host
     ("org/app", None, "hub.cache.example", "docker-hub", "org/app", Via.HOST),
     ("alpine", None, "hub.cache.example", "docker-hub", "library/alpine", Via.HOST),
@@ -103,7 +109,7 @@ WRONG = [
     ("docker-hub/library/alpine", "evil.example", HERE),
     ("docker.io/library/alpine", "evil.example", HERE),
     ("org/app", "evil.example", "hub.cache.example"),
-    ("org/app", "hub.cache.example", "hub.cache.example"),
+    ("org/app", "hub.cache.example", "cache.example"),
     # A name in front that means another upstream than ns.
     ("ghcr.io/a/b", "docker.io", HERE),
     ("docker.io/library/alpine", "ghcr.io", HERE),
