@@ -38,48 +38,18 @@ class Shelf(Protocol):
         ...
 
 
-class Room(Protocol):
-    """Who makes room: eviction."""
-
-    async def reserve(self, digest: Digest, size: int) -> bool:
-        """Promise room for a blob; False: it has to be served uncached. No checkpoint when there is room."""
-        ...
-
-    def ran_out(self, size: int) -> None:
-        """A write found the disk full."""
-        ...
-
-
 class Fills:
-    def __init__(
-        self, nursery: trio.Nursery, shelf: Shelf, rules: FillRules, space: Space, room: Room
-    ) -> None:
+    def __init__(self, nursery: trio.Nursery, shelf: Shelf, rules: FillRules, space: Space) -> None:
         self._nursery = nursery
         """Owned by the application: fills outlive the clients that started them."""
         self._shelf = shelf
         self._rules = rules
         self._space = space
-        self._room = room
         self._running: dict[Digest, Fill] = {}
         self._disk = trio.CapacityLimiter(DISK_THREADS)
 
     async def join(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str]:
         """A view of a blob that is not stored, and the outcome: coalesced, miss, or bypass (uncached)."""
-        if (view := await self._follow(digest, size, source)) is not None:
-            return view
-        if not await self._room.reserve(digest, size):
-            return self.around(digest, size, source, "budget"), "bypass"
-        # Others may have come meanwhile, and been first.
-        if (view := await self._follow(digest, size, source)) is not None:
-            return view
-        fill = Fill(digest, size, Route(source), self._rules, self._disk, self._detour)
-        self._running[digest] = fill
-        view = fill.join()
-        self._nursery.start_soon(self._run, fill)
-        return view, "miss"
-
-    async def _follow(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str] | None:
-        """A view of the running fill; None: there is none, and that is known without a checkpoint."""
         while (fill := self._running.get(digest)) is not None:
             if fill.size != size:
                 # One of two manifests lies about it, and only the bytes will tell which.
@@ -88,7 +58,13 @@ class Fills:
                 fill.route.add(source)
                 return fill.join(), "coalesced"
             await fill.gone.wait()
-        return None
+        if not self._space.reserve(digest, size):
+            return self.around(digest, size, source, "budget"), "bypass"
+        fill = Fill(digest, size, Route(source), self._rules, self._disk, self._detour)
+        self._running[digest] = fill
+        view = fill.join()
+        self._nursery.start_soon(self._run, fill)
+        return view, "miss"
 
     def around(self, digest: Digest, size: int, source: Source, reason: str) -> BlobView:
         """Straight from the upstream, for one reader; `reason` is counted."""
