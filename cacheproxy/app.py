@@ -132,6 +132,7 @@ async def main(
         admin = _admin_door(config, stores, origins, registries, space, cases)
         checks = {"database": bind(_usable, stores), "store": bind(_writable, stores.content)}
         operators = OperatorDoor(checks)
+        await background.start(stores.database.watch, cases.ready)
         await _serve(config, clients, operators, admin, background, drain, task_status)
         background.cancel_scope.cancel()
 

@@ -14,7 +14,7 @@ from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.core import operations as ops
 from cacheproxy.core.access import Access
 from cacheproxy.core.blob import BlobBroken
-from cacheproxy.core.errors import OCIError
+from cacheproxy.core.errors import OCIError, Unavailable
 from cacheproxy.core.failures import UpstreamError, to_client
 from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.routing import Routes, Target
@@ -77,6 +77,12 @@ class Door:
             response = _error(error, request)
         except (BodyTooLarge, BodyBroken):
             raise
+        except Unavailable as error:
+            log.warning("request not served", target=request.target, error=str(error))
+            message = "what cacheproxy keeps its records in does not answer; try again"
+            response = _error(
+                OCIError("UNAVAILABLE", message, status=503, headers=(("Retry-After", "5"),)), request
+            )
         except Exception as error:
             log.exception("request failed", target=request.target)
             fault = type(error).__name__
@@ -121,8 +127,9 @@ class Door:
     ) -> Response:
         try:
             if isinstance(operation, ops.Manifest):
+                era = self._ready.era
                 pulled = await self._distribution.manifest(operation, target)
-                return self._manifest(operation, target, request, mask, pulled)
+                return self._manifest(operation, target, request, mask, pulled, era)
             return await self._distribution.answer(operation, target, request, query)
         except UpstreamError as error:
             response = _error(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
@@ -132,14 +139,21 @@ class Door:
             raise OCIError("UNAVAILABLE", str(error), status=503, headers=(("Retry-After", "5"),)) from error
 
     def _manifest(
-        self, operation: ops.Manifest, target: Target, request: Request, mask: int, pulled: PulledManifest
+        self,
+        operation: ops.Manifest,
+        target: Target,
+        request: Request,
+        mask: int,
+        pulled: PulledManifest,
+        era: int,
     ) -> Response:
         headers = manifest_headers(pulled, operation.reference)
         if names(request.headers.get("if-none-match"), pulled.digest):
             return Response(304, headers, outcome=pulled.outcome)
         if pulled.fresh_until > self._clock():
             key = (mask, request.method, request.host, request.target)
-            self._ready.put(key, _ready(request.method, target, headers, pulled.body), pulled.fresh_until)
+            ready = _ready(request.method, target, headers, pulled.body)
+            self._ready.put(key, ready, pulled.fresh_until, era)
         return Response(200, headers, pulled.body, outcome=pulled.outcome)
 
     def _admit(self, request: Request, mask: int, repository: str | None) -> None:

@@ -2,6 +2,9 @@
 
 An entry is keyed by everything its answer depends on: the peer's access class, method, Host and target. It is
 good until a time; what it says of a tag cannot change before, since nobody asks the upstream before.
+
+Nobody of this daemon, that is. What others change, or a person, ends an era: all entries go, and none is kept
+that was being made meanwhile, from rows that were read before.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ class ReadyAnswers:
         self._capacity = capacity
         self._size = 0
         self._entries: OrderedDict[Key, tuple[Ready, float]] = OrderedDict()
+        self._trusted = True
+        self.era = 0
+        """Noted by whoever makes an answer, before looking at anything that it depends on."""
 
     def get(self, key: Key, now: float) -> Ready | None:
         entry = self._entries.get(key)
@@ -34,7 +40,9 @@ class ReadyAnswers:
         self._entries.move_to_end(key)
         return ready
 
-    def put(self, key: Key, ready: Ready, until: float) -> None:
+    def put(self, key: Key, ready: Ready, until: float, era: int) -> None:
+        if era != self.era or not self._trusted:
+            return
         if key in self._entries:
             self._drop(key)
         self._entries[key] = (ready, until)
@@ -43,8 +51,20 @@ class ReadyAnswers:
             self._drop(next(iter(self._entries)))
 
     def clear(self) -> None:
+        """Something changed that answers depend on."""
+        self.era += 1
         self._entries.clear()
         self._size = 0
+
+    def trust(self) -> None:
+        """From now on `clear` is called for every change."""
+        self.clear()
+        self._trusted = True
+
+    def distrust(self) -> None:
+        """It may not be: nothing is kept until it is again."""
+        self.clear()
+        self._trusted = False
 
     def _drop(self, key: Key) -> None:
         ready, _ = self._entries.pop(key)

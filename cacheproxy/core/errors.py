@@ -2,6 +2,8 @@
 
 OCIError
   raised anywhere below the dispatch, turned into an answer there and nowhere else
+Unavailable
+  the base of what says that something of ours does not answer; 503 for a client
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ CODES: Mapping[str, Code] = {
     "UNAVAILABLE": Code(503, "service unavailable"),
     "UNKNOWN": Code(500, "unknown error"),
 }
+
+
+class Unavailable(Exception):
+    """A store of ours does not answer now, and may again. The message is for the log: it may name hosts."""
 
 
 class OCIError(Exception):

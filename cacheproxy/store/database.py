@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import trio
+
 from cacheproxy.store.errors import StoreSuspect
 
 T = TypeVar("T")
@@ -27,6 +29,22 @@ class Tx(Protocol):
         ...
 
     def all(self, sql: str, **named: object) -> list[Row]: ...
+
+
+class Memory(Protocol):
+    """What is kept in memory of the rows."""
+
+    def clear(self) -> None:
+        """Something changed."""
+        ...
+
+    def trust(self) -> None:
+        """From now on `clear` is called for every change."""
+        ...
+
+    def distrust(self) -> None:
+        """It is not called any more: keep nothing, look at the rows."""
+        ...
 
 
 class Database(Protocol):
@@ -47,6 +65,15 @@ class Database(Protocol):
 
         Raises StoreSuspect, StoreFull, StoreBusy, Conflict, CommitUnknown. Cancelled while waiting, it may
         still be written.
+        """
+        ...
+
+    async def watch(
+        self, memory: Memory, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Until cancelled, let `memory` know of what other daemons change: a tag moved, something forgotten.
+
+        `started` once `memory` is right.
         """
         ...
 

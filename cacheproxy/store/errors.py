@@ -13,6 +13,8 @@ StoreError
 
 from __future__ import annotations
 
+from cacheproxy.core.errors import Unavailable
+
 
 class StoreError(Exception):
     """The base of all below."""
@@ -39,14 +41,14 @@ class StoreFull(StoreError, OSError):
     """Built as OSError is: (errno, text)."""
 
 
-class StoreBusy(StoreError, OSError):
+class StoreBusy(StoreError, Unavailable, OSError):
     """Another process held the database's lock, or its server does not answer.
 
     Built as OSError is: (errno, text).
     """
 
 
-class CommitUnknown(StoreError, OSError):
+class CommitUnknown(StoreError, Unavailable, OSError):
     """Whoever's write may be done twice does it again; others look what is there.
 
     Built as OSError is: (errno, text).

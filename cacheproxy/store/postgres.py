@@ -19,9 +19,10 @@ from typing import TypeVar
 import psycopg
 import trio
 
-from cacheproxy.store.database import Tx
+from cacheproxy.store.database import Memory, Tx
 from cacheproxy.store.errors import CommitUnknown, DatabaseRefused, StoreBusy, StoreSuspect
 from cacheproxy.store.migrations import migrate
+from cacheproxy.store.postgres_changes import follow, notify_of_changes
 from cacheproxy.store.postgres_connection import (
     LOST,
     Connection,
@@ -120,6 +121,11 @@ class Postgres:
     async def write(self, fn: Callable[[Tx], T]) -> T:
         return await self._run(self._writes, bind(_in_transaction, _WRITE, fn))
 
+    async def watch(
+        self, memory: Memory, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        await follow(self._sessions.parameters, memory, task_status=task_status)
+
     async def scan(self, fn: Callable[[Tx], T]) -> T:
         return await self._run(self._scans, bind(_in_transaction, _SCAN, fn))
 
@@ -186,6 +192,7 @@ def _prepare(sessions: Sessions) -> None:
             connection.execute(_PATIENT)
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
             migrate(_Migrating(connection), DIALECT)
+            notify_of_changes(connection)
             connection.execute("COMMIT")
     except psycopg.Error as error:  # whatever it is, at the start somebody has to look
         raise DatabaseRefused(f"PostgreSQL cannot be used: {told(error)}") from error

@@ -116,7 +116,7 @@ class Sessions:
     """
 
     def __init__(self, parameters: dict[str, Any]) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
         self._idle: list[Connection] = []  # append and pop are whole under the interpreter's lock
         self._closed = False
 
@@ -126,7 +126,7 @@ class Sessions:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = connect(self._parameters)
+            connection = connect(self.parameters)
         try:
             yield connection
         finally:

@@ -16,7 +16,7 @@ import apsw
 import trio
 
 from cacheproxy.store.connection import SQLiteTx, connect, create, meaning
-from cacheproxy.store.database import Tx
+from cacheproxy.store.database import Memory, Tx
 from cacheproxy.store.errors import StoreBusy, StoreSuspect
 from cacheproxy.store.migrations import migrate
 from cacheproxy.store.writer import Writer
@@ -78,6 +78,14 @@ class SQLite:
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
         return await self._writer.run(fn)
+
+    async def watch(
+        self, memory: Memory, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Nobody else writes."""
+        memory.trust()
+        task_status.started()
+        await trio.sleep_forever()
 
     async def scan(self, fn: Callable[[Tx], T]) -> T:
         return await trio.to_thread.run_sync(bind(_scan, self._path, fn), limiter=self._scans)

@@ -21,6 +21,7 @@ from cacheproxy.core.media import OCI_INDEX, OCI_MANIFEST
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.message import BlobBody, Peer, Request, Response
+from cacheproxy.store.errors import StoreBusy
 from tests.registry.conftest import pattern
 from tests.registry.world import HOUR, FakeRegistry, World, manifest, world
 
@@ -439,3 +440,21 @@ async def test_a_fault_of_ours_is_named_in_the_answer(
         found = await error(response)
     assert response.status == 500
     assert "ZeroDivisionError" in found["message"]
+
+
+@pytest.mark.parametrize(
+    "target", [f"/v2/hub/library/alpine/manifests/{DIGEST}", f"/v2/hub/library/alpine/blobs/{BLOB_DIGEST}"]
+)
+async def test_rows_that_cannot_be_read_are_a_503_that_tells_no_secrets(
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreBusy(16, "database: no route to db.corp.example")
+
+    async with client(tmp_path) as c:
+        monkeypatch.setattr(c.cache.records, "image", away)
+        monkeypatch.setattr(c.cache.records, "blob", away)
+        response = await c.ask(target)
+        assert (response.status, header(response, "retry-after")) == (503, "5")
+        assert (await error(response))["code"] == "UNAVAILABLE"
+        assert "db.corp.example" not in str(response.body)
