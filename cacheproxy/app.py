@@ -35,12 +35,14 @@ from cacheproxy.edge.message import Application, Exchange, Log
 from cacheproxy.edge.server import serve
 from cacheproxy.registry.blobs import Blobs, DiskShelf
 from cacheproxy.registry.condition import Watch
+from cacheproxy.registry.eviction import Eviction
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.inventory import Inventory
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.space import Space
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
@@ -125,7 +127,12 @@ async def main(
         }
         space = await _space(config, stores)
         background.start_soon(_reap, stores.content, space)
-        cases = _use_cases(config, stores, origins, space, background)
+        recency = Recency(stores.records.record_used, time.time)
+        background.start_soon(recency.run)
+        keep = {upstream.prefix: upstream.keep for upstream in config.upstreams}
+        eviction = Eviction(stores.records, stores.content, space, recency, keep, time.time)
+        await background.start(eviction.run)
+        cases = _use_cases(config, stores, origins, space, recency, eviction, background)
         clients = Door(
             wiring.routes(config), wiring.access(config.access), cases.distribution, cases.ready, via
         )
@@ -191,13 +198,17 @@ def _use_cases(
     stores: Stores,
     origins: Mapping[str, Origin],
     space: Space,
+    recency: Recency,
+    eviction: Eviction,
     background: trio.Nursery,
 ) -> UseCases:
     records, missing, clock = stores.records, Missing(stores.scratch), time.time
     shelf = DiskShelf(stores.content, records, clock)
-    fills = Fills(background, shelf, wiring.fill_rules(config.cache), space)
+    fills = Fills(background, shelf, wiring.fill_rules(config.cache), space, eviction)
     manifests = Manifests(records, missing, Flights(background), origins, clock)
-    blobs = Blobs(records, stores.content, missing, Flights(background), fills, space, origins, clock)
+    blobs = Blobs(
+        records, stores.content, missing, Flights(background), fills, space, recency, origins, clock
+    )
     listings = Listings(records, stores.scratch, Flights(background), origins, clock)
     return UseCases(Distribution(manifests, blobs, listings), manifests, blobs, fills, ReadyAnswers())
 
@@ -289,5 +300,5 @@ async def _reap(content: DiskContent, space: Space) -> None:
             reaped = []
         for digest in reaped:
             log.info("unfinished download removed", digest=digest)
-            space.keep_part(digest, 0)
+        space.drop_parts(reaped)
         await trio.sleep(REAP_EVERY)

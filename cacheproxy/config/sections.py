@@ -144,7 +144,7 @@ class Parallel(Section):
 
 class Cache(Section):
     budget: AmountOf = written("50%")
-    """What may be cached; more is served uncached."""
+    """What may be cached; what was not pulled for the longest time goes to make room."""
     min_free: AmountOf = written("5%")
     """What stays free of the file system."""
     finish_fill: Annotated[float, BeforeValidator(_finish_share)] = written("50%")
@@ -256,6 +256,8 @@ class Upstream(Section):
     stale_if_error: StaleIfError = StaleIfError()
     missing_for: PassingDuration = written("60s")
     """How long it is remembered that there is no such image."""
+    keep: Duration = written("forever")
+    """Seconds since the last pull of a blob after which its bytes go, whatever the budget."""
 
     @model_validator(mode="before")
     @classmethod

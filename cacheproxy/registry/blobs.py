@@ -16,6 +16,7 @@ from cacheproxy.core.routing import Target
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.standby import Standby, StoreFailure
 from cacheproxy.registry.transfer import Source
@@ -53,6 +54,7 @@ class Blobs:
         flights: Flights[int],
         fills: Fills,
         space: Space,
+        recency: Recency,
         origins: Mapping[str, Origin],
         clock: Callable[[], float],
     ) -> None:
@@ -62,6 +64,7 @@ class Blobs:
         self._flights = flights
         self._fills = fills
         self._space = space
+        self._recency = recency
         self._origins = origins
         self._clock = clock
 
@@ -79,6 +82,10 @@ class Blobs:
 
     async def open(self, target: Target, digest: Digest) -> tuple[BlobView, str]:
         """A view of the blob, and the outcome. Raises UpstreamError; the view raises what comes later."""
+        view, outcome = await self._open(target, digest)
+        return self._recency.reading(view), outcome
+
+    async def _open(self, target: Target, digest: Digest) -> tuple[BlobView, str]:
         found = await self.locate(target, digest)
         source = Source(self._origins[target.upstream].registry, target.remote)
         if found.row is not None and found.row.generation > 0:
@@ -99,9 +106,10 @@ class Blobs:
         return view
 
     async def _forget(self, row: BlobRow, size: int, failure: BlobMissing) -> None:
-        log.error("stored blob is gone", digest=row.digest, error=str(failure))
         if await self._records.forget_bytes(row.digest, row.generation):
+            log.error("stored blob is gone", digest=row.digest, error=str(failure))
             self._space.forget(size)
+        # Else it was evicted, or another reader has noted that: both are no news.
 
     async def _prove(self, target: Target, digest: Digest) -> int:
         """That this repository has it upstream; makes the link. Returns its size."""
@@ -131,7 +139,7 @@ class DiskShelf:
     def partial(self, digest: Digest, size: int) -> Partial:
         return self._content.partial(digest, size)
 
-    async def keep(self, partial: Partial) -> None:
+    async def keep(self, partial: Partial) -> bool:
         location, generation = await trio.to_thread.run_sync(self._content.commit, partial)
         try:
             lost = await self._records.record_blob(
@@ -145,3 +153,4 @@ class DiskShelf:
                 await trio.to_thread.run_sync(self._content.remove, lost)
             except OSError as error:  # the blob is kept all the same
                 log.warning("second copy not removed", location=lost, error=str(error))
+        return lost is None

@@ -22,6 +22,7 @@ from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.fillfile import FillFile
 from cacheproxy.registry.plan import Claim, Demand, Plan
 from cacheproxy.registry.transfer import Route, Stream, bring
+from cacheproxy.store.durable import OUT_OF_SPACE
 from cacheproxy.store.partial import Partial
 
 log = structlog.get_logger()
@@ -94,6 +95,8 @@ class Fill:
         self.file: FillFile | None = None
         self.proven = False
         self.failure: Exception | None = None
+        self.starved = False
+        """The disk, or the database, had no room."""
         self.result = "abandoned"
         """stored, unkept (proven but not stored), uncached (the disk failed), failed, abandoned."""
         self.ending = False
@@ -218,6 +221,7 @@ class Fill:
         return self.file.received
 
     def _store_failed(self, error: BaseException) -> None:
+        self.starved = isinstance(error, OSError) and error.errno in OUT_OF_SPACE
         if self.proven:  # the readers have all they need; only the keeping failed
             log.warning("blob not kept", digest=self.digest, error=repr(error))
             return

@@ -33,23 +33,57 @@ class Shelf(Protocol):
         """Blocking. The file that a fill goes on from, empty or not."""
         ...
 
-    async def keep(self, partial: Partial) -> None:
-        """Make a proven file a stored blob, in the durable order. Raises OSError."""
+    async def keep(self, partial: Partial) -> bool:
+        """Make a proven file a stored blob, in the durable order; False: there is one already.
+
+        Raises OSError.
+        """
+        ...
+
+
+class Room(Protocol):
+    """Who makes room: eviction."""
+
+    async def reserve(self, digest: Digest, size: int) -> bool:
+        """Promise room for a blob; False: it has to be served uncached. No checkpoint when there is room."""
+        ...
+
+    def ran_out(self, size: int) -> None:
+        """A write found the disk full."""
         ...
 
 
 class Fills:
-    def __init__(self, nursery: trio.Nursery, shelf: Shelf, rules: FillRules, space: Space) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, shelf: Shelf, rules: FillRules, space: Space, room: Room
+    ) -> None:
         self._nursery = nursery
         """Owned by the application: fills outlive the clients that started them."""
         self._shelf = shelf
         self._rules = rules
         self._space = space
+        self._room = room
         self._running: dict[Digest, Fill] = {}
         self._disk = trio.CapacityLimiter(DISK_THREADS)
 
     async def join(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str]:
         """A view of a blob that is not stored, and the outcome: coalesced, miss, or bypass (uncached)."""
+        while (followed := await self._follow(digest, size, source)) is None:
+            if not await self._room.reserve(digest, size):
+                return self.around(digest, size, source, "budget"), "bypass"
+            if digest not in self._running:  # nobody was first while room was made
+                return self._start(digest, size, source), "miss"
+        return followed
+
+    def _start(self, digest: Digest, size: int, source: Source) -> BlobView:
+        fill = Fill(digest, size, Route(source), self._rules, self._disk, self._detour)
+        self._running[digest] = fill
+        view = fill.join()
+        self._nursery.start_soon(self._run, fill)
+        return view
+
+    async def _follow(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str] | None:
+        """A view of the running fill, and the outcome; None: there is none."""
         while (fill := self._running.get(digest)) is not None:
             if fill.size != size:
                 # One of two manifests lies about it, and only the bytes will tell which.
@@ -58,13 +92,7 @@ class Fills:
                 fill.route.add(source)
                 return fill.join(), "coalesced"
             await fill.gone.wait()
-        if not self._space.reserve(digest, size):
-            return self.around(digest, size, source, "budget"), "bypass"
-        fill = Fill(digest, size, Route(source), self._rules, self._disk, self._detour)
-        self._running[digest] = fill
-        view = fill.join()
-        self._nursery.start_soon(self._run, fill)
-        return view, "miss"
+        return None
 
     def around(self, digest: Digest, size: int, source: Source, reason: str) -> BlobView:
         """Straight from the upstream, for one reader; `reason` is counted."""
@@ -95,10 +123,14 @@ class Fills:
             metrics.FILLS.labels(fill.result).inc()
             if fill.result != "stored":
                 self._space.keep_part(fill.digest, fill.left_behind)
+            if fill.starved:
+                self._room.ran_out(fill.size)
 
     async def _commit(self, partial: Partial) -> None:
-        await self._shelf.keep(partial)
-        self._space.store(partial.digest, partial.size)
+        if await self._shelf.keep(partial):
+            self._space.store(partial.digest, partial.size)
+        else:
+            self._space.keep_part(partial.digest, 0)
 
     def _detour(self, fill: Fill) -> BlobView:
         """The disk failed under a fill: each of its readers goes on alone, from where it is."""

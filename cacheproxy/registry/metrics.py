@@ -11,6 +11,16 @@ UNCACHED = Counter(
     "Blobs served straight from the upstream because they could not be cached",
     ["reason"],
 )
+EVICTED_BLOBS = Counter(
+    "cacheproxy_evicted_blobs", "Blobs whose bytes went, by reason: budget, min_free, keep", ["reason"]
+)
+EVICTED_BYTES = Counter("cacheproxy_evicted_bytes", "Their bytes", ["reason"])
+CACHED_BYTES = Gauge("cacheproxy_cached_bytes", "Bytes stored, unfinished, and promised to running downloads")
+BUDGET_BYTES = Gauge("cacheproxy_budget_bytes", "Bytes that may be cached")
+OLDEST_USED = Gauge(
+    "cacheproxy_oldest_used_timestamp_seconds",
+    "When the stored blob that was not read for the longest time was read; 0: nothing is stored",
+)
 STALE = Counter(
     "cacheproxy_stale_served",
     "Answers served stale because the upstream failed, by cause",

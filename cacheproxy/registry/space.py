@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from cacheproxy.core.digest import Digest
+
+LOW = 0.95
+"""The low mark. Where a limit is reached (the high mark), eviction goes on until a twentieth of it is free
+again: the fills of the next minutes then wait for nobody, and little that could still be read is gone.
+"""
+
+
+class Need(NamedTuple):
+    """Bytes that have to go, by the limit that is reached; 0: it is not."""
+
+    budget: int
+    min_free: int
+
+    @property
+    def bytes(self) -> int:
+        """One byte serves both."""
+        return max(self)
+
+    @property
+    def reason(self) -> str:
+        return "budget" if self.budget >= self.min_free else "min_free"
 
 
 class Space:
@@ -26,8 +48,10 @@ class Space:
         self._min_free = min_free
         self._capacity = capacity
         self._stored = stored
-        self._unfinished = dict(partials)
-        """Bytes that an unfinished blob has, or has been promised."""
+        self._parts = dict(partials)
+        """Bytes of unfinished blobs that no fill is bringing."""
+        self._promised: dict[Digest, int] = {}
+        """Bytes of blobs that are arriving."""
 
     @property
     def budget(self) -> int | None:
@@ -35,31 +59,58 @@ class Space:
 
     @property
     def used(self) -> int:
-        return self._stored + sum(self._unfinished.values())
+        return self.evictable + sum(self._promised.values())
+
+    @property
+    def evictable(self) -> int:
+        """Bytes that could go at most: what is arriving could not."""
+        return self._stored + sum(self._parts.values())
+
+    def unfinished(self, digest: Digest) -> bool:
+        """Some of it is here, and nobody is bringing the rest."""
+        return digest in self._parts
 
     def reserve(self, digest: Digest, size: int) -> bool:
-        """Promise room for a blob of `size` bytes; False: it has to be served uncached."""
-        more = size - self._unfinished.get(digest, 0)
-        if self._budget is not None and self.used + more > self._budget:
+        """Promise room for a blob of `size` bytes; False: something has to go first."""
+        if self.lacks(digest, size) > 0:
             return False
-        free, total = self._capacity()
-        if free - more < self._min_free(total):
-            return False
-        self._unfinished[digest] = size
+        self._parts.pop(digest, None)
+        self._promised[digest] = size
         return True
+
+    def lacks(self, digest: Digest, size: int) -> int:
+        """Bytes that have to go before there is room for a blob of `size` bytes."""
+        return self._need({digest: size}, 1.0).bytes
+
+    def need(self, wanted: Mapping[Digest, int]) -> Need:
+        """What has to go to have room for blobs of these sizes: nothing, or enough for the low mark."""
+        high, low = self._need(wanted, 1.0), self._need(wanted, LOW)
+        return Need(low.budget if high.budget else 0, low.min_free if high.min_free else 0)
 
     def keep_part(self, digest: Digest, held: int) -> None:
         """The fill ended early; `held` bytes of it stay on the disk."""
+        self._promised.pop(digest, None)
         if held:
-            self._unfinished[digest] = held
-        else:
-            self._unfinished.pop(digest, None)
+            self._parts[digest] = held
 
     def store(self, digest: Digest, size: int) -> None:
         """The blob is complete and stays."""
-        self._unfinished.pop(digest, None)
+        self._promised.pop(digest, None)
         self._stored += size
 
     def forget(self, size: int) -> None:
         """A stored blob's bytes are gone."""
         self._stored -= size
+
+    def drop_parts(self, digests: Iterable[Digest]) -> int:
+        """Unfinished blobs are gone; says how many bytes they had. What arrives anew stays counted."""
+        return sum(self._parts.pop(digest, 0) for digest in digests)
+
+    def _need(self, wanted: Mapping[Digest, int], mark: float) -> Need:
+        more = sum(
+            size - self._promised.get(digest, self._parts.get(digest, 0)) for digest, size in wanted.items()
+        )
+        over = 0 if self._budget is None else self.used + more - int(mark * self._budget)
+        free, total = self._capacity()
+        short = int((2 - mark) * self._min_free(total)) + more - free
+        return Need(max(0, over), max(0, short))

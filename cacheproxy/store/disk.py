@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial as bind
@@ -64,6 +65,8 @@ class DiskContent:
         """Folders whose names are known to be durable."""
         self._open: set[Digest] = set()
         """Digests whose partial files are in use."""
+        self._taking = threading.Lock()
+        """No partial file is removed while it is taken into use."""
         make_folder(root)
         self._folder(self._partials)
         self._folder(root / "blobs")
@@ -94,9 +97,10 @@ class DiskContent:
         Empty when there is none, it is damaged, or was for another size. One at a time for a digest, else
         ValueError. Raises BlockingIOError when another process has it, and OSError.
         """
-        if digest in self._open:
-            raise ValueError(f"the partial file of {digest} is open")
-        self._open.add(digest)
+        with self._taking:
+            if digest in self._open:
+                raise ValueError(f"the partial file of {digest} is open")
+            self._open.add(digest)
         try:
             stem = self._stem(digest)
             here = partials.resume(digest, size, stem, self._open.discard)
@@ -135,14 +139,15 @@ class DiskContent:
 
     def reap(self, older_than: float, now: float) -> list[Digest]:
         """Remove partial files untouched for more than `older_than` seconds, but those in use; say which."""
-        stale = [
-            part.digest
-            for part in self.partials()
-            if now - part.mtime > older_than and part.digest not in self._open
-        ]
-        for digest in stale:
+        stale = [part.digest for part in self.partials() if now - part.mtime > older_than]
+        return [digest for digest in stale if self._clear(digest)]
+
+    def _clear(self, digest: Digest) -> bool:
+        with self._taking:
+            if digest in self._open:
+                return False
             partials.clear(self._stem(digest))
-        return stale
+            return True
 
     def _unfinished(self) -> dict[Digest, list[os.stat_result]]:
         found: dict[Digest, list[os.stat_result]] = {}

@@ -5,6 +5,7 @@ As root: file systems are mounted. Where that is not allowed these tests fail, f
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.origin import Plan
 
 MIB = 1 << 20
 UNCACHED = "cacheproxy_uncached_total"
+EVICTED = "cacheproxy_evicted_bytes_total"
 ALL = 'budget = "100%"'
 
 
@@ -106,16 +108,45 @@ async def test_daemon_starts_on_a_full_disk(disk: Path) -> None:
             await h.pull(new)
 
 
-async def test_over_the_budget_layers_pass_through(folder: Path) -> None:
+async def test_over_the_budget_older_layers_go(folder: Path) -> None:
     async with house(folder, cache='budget = "3MiB"') as h:
         first, second = h.image("library/first", layer(2 * MIB)), h.image("library/second", layer(2 * MIB, 6))
         await h.pull(first)
-        before = await h.metric(UNCACHED)
+        before = await h.metric(UNCACHED), await h.metric(EVICTED)
         await h.pull(second)
+        assert await h.metric(UNCACHED) == before[0]
+        assert await h.metric(EVICTED) >= before[1] + 2 * MIB
+        sent = fetched(h, second)
+        await h.pull(second)
+        assert fetched(h, second) == sent
+        await h.pull(first)
+        assert h.registry.origin.bytes_sent(first.layers[0]) == 2 * 2 * MIB, "its rows had stayed"
+
+
+async def test_layer_larger_than_the_budget_passes_through_and_nothing_goes_for_it(folder: Path) -> None:
+    async with house(folder, cache='budget = "3MiB"') as h:
+        first, large = h.image("library/first", layer(2 * MIB)), h.image("library/large", layer(4 * MIB, 6))
+        await h.pull(first)
+        before = await h.metric(UNCACHED)
+        await h.pull(large)
         assert await h.metric(UNCACHED) == before + 1
         sent = fetched(h, first)
         await h.pull(first)
         assert fetched(h, first) == sent
+
+
+async def test_full_disk_is_relieved(disk: Path) -> None:
+    """What others fill is made good by what was not pulled for the longest time."""
+    async with house(disk, cache=ALL) as h:
+        old, new = h.image("library/old", layer(3 * MIB)), h.image("library/new", layer(2 * MIB, 6))
+        await h.pull(old)
+        await h.quiet()
+        filler = fill_up(disk)
+        os.truncate(filler, filler.stat().st_size - MIB)
+        await h.pull(new)
+        sent = fetched(h, new)
+        await h.pull(new)
+        assert fetched(h, new) == sent, "there was room for it, since the old one went"
 
 
 async def test_disk_full_while_many_follow_one_download(disk: Path) -> None:

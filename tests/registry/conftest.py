@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cacheproxy.core.digest import Digest
+from cacheproxy.registry.space import Space
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.partial import Partial
 from tests.virtual import clock as clock
@@ -25,11 +26,26 @@ class Shelf:
             raise self.opening
         return self.content.partial(digest, size)
 
-    async def keep(self, partial: Partial) -> None:
+    async def keep(self, partial: Partial) -> bool:
         if self.keeping is not None:
             raise self.keeping
         location = self.content.commit(partial)
         self.kept[partial.digest] = (self.content.root / location.path).read_bytes()
+        return True
+
+
+class FixedRoom:
+    """Nothing is ever evicted."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self.starved: list[int] = []
+
+    async def reserve(self, digest: Digest, size: int) -> bool:
+        return self._space.reserve(digest, size)
+
+    def ran_out(self, size: int) -> None:
+        self.starved.append(size)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from cacheproxy.registry.fills import DISK_THREADS, Fills
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.transfer import Source
 from cacheproxy.store.partial import Partial
-from tests.registry.conftest import Shelf, pattern
+from tests.registry.conftest import FixedRoom, Shelf, pattern
 from tests.registry.fakes import (
     Answer,
     FakeUpstream,
@@ -42,7 +42,7 @@ SINGLE = FillRules(parallel_from=None)
 async def fills(shelf: Shelf, rules: FillRules = SINGLE, budget: int | None = None) -> AsyncIterator[Fills]:
     async with trio.open_nursery() as nursery:
         space = Space(budget, lambda _: 0, lambda: (1 << 40, 1 << 40), stored=0, partials=())
-        yield Fills(nursery, shelf, rules, space)
+        yield Fills(nursery, shelf, rules, space, FixedRoom(space))
         nursery.cancel_scope.cancel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,12 +19,14 @@ from cacheproxy.core.media import OCI_MANIFEST
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Target, Via
 from cacheproxy.registry.blobs import Blobs, DiskShelf
+from cacheproxy.registry.eviction import Eviction
 from cacheproxy.registry.fill import FillRules
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.space import Space
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.records import Records
@@ -136,6 +139,8 @@ class World:
     records: Records
     content: DiskContent
     space: Space
+    eviction: Eviction
+    recency: Recency
     now: float = 1_000_000.0
 
     def pass_time(self, seconds: float) -> None:
@@ -149,6 +154,7 @@ async def world(
     stale: StaleRule | None = None,
     missing_for: float = 60.0,
     budget: int | None = None,
+    keep: float = math.inf,
 ) -> AsyncIterator[World]:
     registry = upstream or FakeRegistry()
     all_causes = frozenset(Cause) - {Cause.MISSING}
@@ -169,16 +175,22 @@ async def world(
         def clock() -> float:
             return built.now
 
-        fills = Fills(nursery, DiskShelf(content, records, clock), FillRules(parallel_from=None), space)
+        recency = Recency(records.record_used, clock)
+        eviction = Eviction(records, content, space, recency, {"hub": keep}, clock)
+        shelf = DiskShelf(content, records, clock)
+        fills = Fills(nursery, shelf, FillRules(parallel_from=None), space, eviction)
         built = World(
             registry,
             Manifests(records, missing, Flights(nursery), origins, clock),
-            Blobs(records, content, missing, Flights(nursery), fills, space, origins, clock),
+            Blobs(records, content, missing, Flights(nursery), fills, space, recency, origins, clock),
             Listings(records, scratch, Flights(nursery), origins, clock),
             records,
             content,
             space,
+            eviction,
+            recency,
         )
+        await nursery.start(eviction.run)
         yield built
         nursery.cancel_scope.cancel()
     scratch.close()
