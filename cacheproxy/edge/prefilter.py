@@ -99,6 +99,11 @@ def request_line(data: bytes) -> tuple[str, str]:
     return (match[1].decode("ascii"), match[2][:MAX_TARGET].decode("ascii")) if match else ("", "")
 
 
+def is_field(line: bytes) -> bool:
+    """Whether it is a header field, with its CRLF and no other line end."""
+    return line.endswith(b"\r\n") and _field(line[:-2]) is not None
+
+
 def _bare(data: bytes) -> bool:
     """Whether there is a CR or an LF that is not one half of a CRLF."""
     pairs = data.count(b"\r\n")

@@ -1,7 +1,7 @@
-"""Requests that are not of the plainest kind: h11 behind the pre-filter.
+"""Requests that are not of the plainest kind: heads by h11 behind the pre-filter, bodies by `framing`.
 
-One h11 connection reads one request, head and body; what follows on the wire goes back to whoever reads the
-next head, so that every head passes the pre-filter. Answers are never written through h11.
+What follows a request on the wire goes back to whoever reads the next head, so that every head passes the
+pre-filter. Answers are never written through h11.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import h11
 
 from cacheproxy.edge import head, prefilter
+from cacheproxy.edge.framing import Chunked, Counted
 from cacheproxy.edge.message import BodyBroken, BodyTooLarge
 from cacheproxy.edge.prefilter import Refusal
 from cacheproxy.edge.wire import Phase, Wire
@@ -22,13 +23,14 @@ _JOINED = {"cookie": "; "}
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A well-formed head, and the h11 connection that now expects its body."""
+    """A well-formed head."""
 
     method: str
     target: str
     headers: dict[str, str]
     keep_alive: bool
-    reader: h11.Connection
+    expects: bool
+    """The client sends its body once it was told to go on."""
 
     @property
     def declared(self) -> int | None:
@@ -52,8 +54,14 @@ def parse(data: bytes) -> Parsed | Refusal:
     headers = _join(event.headers)
     # Keep-alive before 1.1 is an extension that nobody needs who still speaks 1.0.
     tokens = {token.strip() for token in headers.get("connection", "").lower().split(",")}
-    keep_alive = event.http_version == b"1.1" and "close" not in tokens
-    return Parsed(event.method.decode("ascii"), event.target.decode("ascii"), headers, keep_alive, reader)
+    current = event.http_version == b"1.1"
+    return Parsed(
+        event.method.decode("ascii"),
+        event.target.decode("ascii"),
+        headers,
+        keep_alive=current and "close" not in tokens,
+        expects=current and "expect" in headers,
+    )
 
 
 def _join(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -68,34 +76,28 @@ class RequestBody:
     """The body of one request, read on demand. `rest`: the bytes that came with the head."""
 
     def __init__(self, parsed: Parsed, wire: Wire, rest: bytes) -> None:
-        self._reader = parsed.reader
         self._wire = wire
         self._declared = parsed.declared
-        self._continued = False
-        self._window = b""
-        self._clean = True
-        self.finished = False
-        """The whole body was read."""
-        if rest:  # nothing at all would mean to h11 that the client has ended
-            self._feed(rest)
-        if self._declared == 0:
-            self._event()
+        self._waits = parsed.expects and not rest
+        """The client waits to be told to go on."""
+        self._framing = Chunked() if parsed.declared is None else Counted(parsed.declared)
+        self.leftover = rest
+        """What came and was not given out: once the body is whole, the beginning of the next request."""
 
     @property
-    def leftover(self) -> bytes:
-        """Of the next request, once this one is finished."""
-        return self._reader.trailing_data[0]
+    def finished(self) -> bool:
+        """The whole body was read."""
+        return self._framing.whole
 
     def reusable(self, limit: int) -> bool:
         """Whether the connection can go on after an answer, with at most `limit` unread bytes to drain.
 
         A client that waits for "100 Continue" may or may not send its body after a final answer: nobody
-        knows where the next request would begin.
+        knows where the next request would begin. After trailers nobody goes on: what they say was dropped.
         """
         if self.finished:
-            return self._clean
-        waits = self._reader.they_are_waiting_for_100_continue and not self._continued
-        return not waits and (self._declared is None or self._declared <= limit)
+            return not self._framing.trailers
+        return not self._waits and (self._declared is None or self._declared <= limit)
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises BodyTooLarge over `limit` bytes, BodyBroken, ClientGone."""
@@ -121,51 +123,22 @@ class RequestBody:
             await self.read(limit)
         except (BodyTooLarge, BodyBroken):
             return False
-        return self._clean
+        return self.reusable(limit)
 
     async def _chunk(self) -> bytes:
         """Some bytes of the body; empty at its end. While the client is waited for, its rate is watched."""
-        while not self.finished:
-            event = self._event()
-            if isinstance(event, h11.Data):
-                return bytes(event.data)
-            if event is h11.NEED_DATA:
-                await self._receive()
-        return b""
+        while True:
+            part, self.leftover = self._framing.take(self.leftover)
+            if part or self.finished:
+                return part
+            await self._receive()
 
     async def _receive(self) -> None:
-        if self._reader.they_are_waiting_for_100_continue and not self._continued:
-            self._continued = True
+        if self._waits:
+            self._waits = False
             await self._wire.send(head.CONTINUE)
         self._wire.measure(Phase.RECEIVING)
-        self._feed(await self._wire.recv())
-
-    def _feed(self, data: bytes) -> None:
-        self._window = (self._window + data)[-len(data) - len(prefilter.END) :]
-        self._reader.receive_data(data)
-
-    def _event(self) -> object:
-        try:
-            event = self._reader.next_event()
-        except h11.RemoteProtocolError as error:
-            raise BodyBroken(str(error)) from error
-        if isinstance(event, h11.EndOfMessage):
-            self._end(event)
-        elif (
-            event is h11.NEED_DATA and self._declared is None and b"\n" in self.leftover.replace(b"\r\n", b"")
-        ):
-            raise BodyBroken("a line of the chunked body ends without CRLF")
-        return event
-
-    def _end(self, event: h11.EndOfMessage) -> None:
-        """The body is whole. A chunked one must end in CRLF CRLF, which h11 does not insist on.
-
-        Trailers are dropped, and since their lines were h11's alone to judge, the connection is not used
-        again.
-        """
-        self.finished = True
-        if self._declared is None:
-            consumed = self._window.removesuffix(self.leftover) if self.leftover else self._window
-            if not consumed.endswith(prefilter.END):
-                raise BodyBroken("the chunked body ends without CRLF")
-            self._clean = not event.headers
+        data = await self._wire.recv()
+        if not data:
+            raise BodyBroken("the client ended before its body was whole")
+        self.leftover += data

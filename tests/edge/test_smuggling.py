@@ -57,6 +57,13 @@ CHUNKS = {
     "a chunk size that ends in a bare LF": b"3\nabc\n",
     "a last chunk that ends in a bare LF": b"3\r\nabc\r\n0\r\n\n",
     "a negative chunk size": b"-3\r\nabc\r\n0\r\n\r\n",
+    "a chunk size over 64 bits": b"1" + b"0" * 15 + b"3\r\nabc\r\n0\r\n\r\n",
+    "a space after the chunk size": b"3 \r\nabc\r\n0\r\n\r\n",
+    "a bare CR in a chunk extension": b"3;a\rb\r\nabc\r\n0\r\n\r\n",
+    "a chunk extension without end": b"3;" + b"a" * 9000 + b"\r\nabc\r\n0\r\n\r\n",
+    "a bare LF in a trailer": b"3\r\nabc\r\n0\r\nA: b\nC: d\r\n\r\n",
+    "a trailer that is no field": b"3\r\nabc\r\n0\r\nabc\r\n\r\n",
+    "trailers without end": b"3\r\nabc\r\n0\r\n" + b"A: b\r\n" * 200 + b"\r\n",
 }
 
 
