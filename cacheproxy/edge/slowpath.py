@@ -118,7 +118,7 @@ class RequestBody:
     async def drain(self, limit: int) -> bool:
         """Read on to the next request. False: it is not worth it, or not possible; the connection ends."""
         if self.finished or not self.reusable(limit):
-            return self.finished and self._clean
+            return self.finished and self.reusable(limit)
         try:
             await self.read(limit)
         except (BodyTooLarge, BodyBroken):
