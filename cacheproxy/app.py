@@ -29,6 +29,7 @@ from cacheproxy.api.meter import Meter
 from cacheproxy.api.operations import OperatorDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.config import Config
+from cacheproxy.edge.certificate import Certificate
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.listeners import describe, open_listeners
 from cacheproxy.edge.message import Application, Exchange, Log
@@ -110,6 +111,8 @@ async def main(
     task_status: trio.TaskStatus[Mapping[str, list[str]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """The daemon until `drain` is set and its answers are out. `started` gets the bound addresses by door."""
+    tls = config.server.tls
+    certificate = None if tls is None else await wiring.server_certificate(tls)
     via = f"cacheproxy-{secrets.token_hex(4)}"
     async with (
         _stores(config) as stores,
@@ -140,7 +143,9 @@ async def main(
         checks = {"database": bind(_usable, stores), "store": bind(_writable, stores.content)}
         operators = OperatorDoor(checks)
         await background.start(stores.database.watch, cases.ready)
-        await _serve(config, clients, operators, admin, background, drain, task_status)
+        if certificate is not None:
+            background.start_soon(certificate.watch)
+        await _serve(config, certificate, clients, operators, admin, background, drain, task_status)
         background.cancel_scope.cancel()
 
 
@@ -228,6 +233,7 @@ def _admin_door(
 
 async def _serve(
     config: Config,
+    certificate: Certificate | None,
     clients: Application,
     operators: Application,
     commands: Application,
@@ -266,6 +272,7 @@ async def _serve(
             trusted_proxies=config.server.trusted_proxies,
             log=observe,
             drain=drain,
+            tls=None if certificate is None else certificate.context,
         )
         closed.set()
 

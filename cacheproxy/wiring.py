@@ -16,6 +16,7 @@ from cacheproxy.core.failures import Cause
 from cacheproxy.core.freshness import FreshRule, StaleRule
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
+from cacheproxy.edge.certificate import Certificate, CertificateError
 from cacheproxy.registry.fill import FillRules
 from cacheproxy.store.database import Database
 from cacheproxy.store.sqlite import SQLite
@@ -143,6 +144,25 @@ async def _context(
     except (OSError, ssl.SSLError) as error:
         what = "ca" if certificate is None else "client_certificate"
         raise CannotStart(f"upstream {settings.name}: its {what} cannot be used: {error}") from error
+
+
+async def server_certificate(section: c.ServerCertificate) -> Certificate:
+    """What clients are shown. Raises CannotStart."""
+    secret = None if section.key is None else _secret(section.key)
+
+    async def read_key() -> bytes:
+        if secret is None:
+            return b""
+        try:
+            return (await read_secret(secret)).encode()
+        except CredentialsFailed as error:
+            raise CertificateError(f"its key: {error}") from error
+
+    key_file = None if section.key is None else section.key.file
+    try:
+        return await Certificate.load(section.certificate, read_key, key_file)
+    except CertificateError as error:
+        raise CannotStart(f"server.tls: {error}") from error
 
 
 def _certificate(section: c.ClientCertificate | None) -> s.ClientCertificate | None:

@@ -39,7 +39,7 @@ def test_the_example_file_is_the_default() -> None:
 
 
 def test_what_the_example_file_shows_commented_out_is_valid(tmp_path: Path) -> None:
-    for name in ("docker-hub.password", "corp-ca.pem", "us.crt"):
+    for name in ("docker-hub.password", "corp-ca.pem", "us.crt", "tls.crt", "tls.key"):
         (tmp_path / name).touch()
     (tmp_path / "c.toml").write_text(uncommented())
     config = load(tmp_path / "c.toml", {})

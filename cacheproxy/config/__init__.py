@@ -23,6 +23,7 @@ from cacheproxy.config.sections import (
     Secret,
     Section,
     Server,
+    ServerCertificate,
     Storage,
     Upstream,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Log",
     "Secret",
     "Server",
+    "ServerCertificate",
     "Storage",
     "Upstream",
     "load",

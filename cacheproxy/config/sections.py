@@ -75,6 +75,8 @@ class Server(Section):
     """As clients see us; "" takes it from each request."""
     trusted_proxies: tuple[Network, ...] = ()
     """Whose X-Forwarded-* counts."""
+    tls: ServerCertificate | None = None
+    """What clients are shown wherever `listen` is no unix socket; None: plain HTTP."""
     workers: Annotated[int, AfterValidator(_one_worker)] = 1
     """Processes on this host."""
 
@@ -199,6 +201,13 @@ class ClientCertificate(Section):
     """PEM, with its chain."""
     key: Secret | None = None
     """PEM; None: it is in the certificate's file."""
+
+
+class ServerCertificate(Section):
+    certificate: File
+    """PEM, with its chain. Read again when it changes."""
+    key: Secret | None = None
+    """PEM, not encrypted; None: it is in the certificate's file."""
 
 
 class Fresh(Section):

@@ -19,3 +19,7 @@ HANDSHAKES_FAILED = Counter(
     "cacheproxy_tls_handshakes_failed_total",
     "TLS handshakes that came to no agreement; the log has the reasons at level debug.",
 )
+CERTIFICATE_EXPIRES = Gauge(
+    "cacheproxy_tls_certificate_expires_timestamp_seconds",
+    "When the certificate that clients are shown expires; 0: none is shown.",
+)

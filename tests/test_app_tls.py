@@ -1,0 +1,90 @@
+"""The daemon that shows a certificate, from its configuration to a client's request."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from cacheproxy import app
+from cacheproxy.config import load
+from cacheproxy.wiring import CannotStart
+
+AUTHORITY = trustme.CA()
+REQUEST = b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def issue(folder: Path) -> None:
+    issued = AUTHORITY.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    issued.private_key_pem.write_to_path(folder / "tls.key")
+
+
+def configuration(folder: Path, key: str = '{ file = "tls.key" }') -> Path:
+    path = folder / "c.toml"
+    path.write_text(
+        f"""
+        [server]
+        listen = ["127.0.0.1:0", "unix:{folder}/s"]
+        metrics = "127.0.0.1:0"
+        tls = {{ certificate = "tls.crt", key = {key} }}
+        [storage]
+        state = "state"
+        """
+    )
+    return path
+
+
+@asynccontextmanager
+async def daemon(file: Path) -> AsyncIterator[Mapping[str, list[str]]]:
+    drain = trio.Event()
+    async with trio.open_nursery() as nursery:
+        yield await nursery.start(app.main, load(file, {}), drain)
+        drain.set()
+
+
+async def status(stream: trio.abc.Stream) -> bytes:
+    async with stream:
+        await stream.send_all(REQUEST)
+        answer = b""
+        while data := await stream.receive_some():
+            answer += data
+    return answer.split(b" ")[1]
+
+
+async def test_tcp_speaks_tls_and_a_unix_socket_and_metrics_do_not(tmp_path: Path) -> None:
+    issue(tmp_path)
+    trusting = ssl.create_default_context()
+    AUTHORITY.configure_trust(trusting)
+    async with daemon(configuration(tmp_path)) as bound:
+        port = int(bound["listen"][0].rpartition(":")[2])
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        secure = trio.SSLStream(stream, trusting, server_hostname="localhost", https_compatible=True)
+        assert await status(secure) == b"200"
+        assert await status(await trio.open_tcp_stream("127.0.0.1", port)) == b"400"
+        assert await status(await trio.open_unix_socket(str(tmp_path / "s"))) == b"200"
+        metrics = int(bound["metrics"][0].rpartition(":")[2])
+        assert await status(await trio.open_tcp_stream("127.0.0.1", metrics)) == b"404"
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ('{ file = "other.key" }', r"^server\.tls: .*tls\.crt: the key is not this certificate's$"),
+        ('{ command = ["false"] }', r"^server\.tls: its key: false"),
+        ('{ credential = "tls.key" }', r"^server\.tls: its key: credential tls\.key: \$CREDENTIALS_DIR"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line_and_nothing_is_started(
+    key: str, words: str, tmp_path: Path
+) -> None:
+    issue(tmp_path)
+    AUTHORITY.issue_cert("localhost").private_key_pem.write_to_path(tmp_path / "other.key")
+    with pytest.raises(CannotStart, match=words):
+        trio.run(app.main, load(configuration(tmp_path, key), {}), trio.Event())
+    assert not (tmp_path / "state").exists()
