@@ -150,10 +150,11 @@ class Door:
         headers = manifest_headers(pulled, operation.reference)
         if names(request.headers.get("if-none-match"), pulled.digest):
             return Response(304, headers, outcome=pulled.outcome)
-        if pulled.fresh_until > self._clock():
+        now = self._clock()
+        if pulled.fresh_until > now:
             key = (mask, request.method, request.host, request.target)
             ready = _ready(request.method, target, headers, pulled.body)
-            self._ready.put(key, ready, pulled.fresh_until, era)
+            self._ready.put(key, ready, now, pulled.fresh_until, era)
         return Response(200, headers, pulled.body, outcome=pulled.outcome)
 
     def _admit(self, request: Request, mask: int, repository: str | None) -> None:

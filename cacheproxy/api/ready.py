@@ -24,7 +24,7 @@ class ReadyAnswers:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._size = 0
-        self._entries: OrderedDict[Key, tuple[Ready, float]] = OrderedDict()
+        self._entries: OrderedDict[Key, tuple[Ready, float, float]] = OrderedDict()
         self._trusted = True
         self.era = 0
         """Noted by whoever makes an answer, before looking at anything that it depends on."""
@@ -33,19 +33,20 @@ class ReadyAnswers:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        ready, until = entry
-        if now >= until:
+        ready, since, until = entry
+        if not since <= now < until:  # before: the clock was set back
             self._drop(key)
             return None
         self._entries.move_to_end(key)
         return ready
 
-    def put(self, key: Key, ready: Ready, until: float, era: int) -> None:
+    def put(self, key: Key, ready: Ready, since: float, until: float, era: int) -> None:
+        """Good from now (`since`) until a time."""
         if era != self.era or not self._trusted:
             return
         if key in self._entries:
             self._drop(key)
-        self._entries[key] = (ready, until)
+        self._entries[key] = (ready, since, until)
         self._size += _weight(key, ready)
         while self._size > self._capacity:
             self._drop(next(iter(self._entries)))
@@ -67,9 +68,10 @@ class ReadyAnswers:
         self._trusted = False
 
     def _drop(self, key: Key) -> None:
-        ready, _ = self._entries.pop(key)
+        ready, _, _ = self._entries.pop(key)
         self._size -= _weight(key, ready)
 
 
 def _weight(key: Key, ready: Ready) -> int:
-    return len(ready.head) + len(ready.body) + len(key[3]) + 512  # the entry's own objects, roughly
+    """With 512 for the entry's own objects, roughly."""
+    return len(ready.head) + len(ready.body) + len(key[2]) + len(key[3]) + 512

@@ -100,7 +100,7 @@ class Routes:
         return self._bare(name)
 
     def _means_us(self, ns: str, host: str) -> bool:
-        """Our own name, by the configuration or as the client sees us, says nothing. A registry's never is."""
+        """Our own name, configured or as the client sees us, says nothing. A registry's is never ours."""
         return (ns == host or ns in self._own_hosts) and self._registry(ns) is None
 
     def _by_ns(self, name: str, ns: str) -> Target:
