@@ -94,6 +94,9 @@ class Blobs:
                 return Standby(stored, bind(self._otherwise, found.row, found.size, source)), "hit"
             except BlobMissing as error:
                 await self._forget(found.row, found.size, error)
+            except OSError as error:
+                log.warning("store failed, blob comes from the upstream", digest=digest, error=str(error))
+                return self._fills.around(digest, found.size, source, "store"), "bypass"
         return await self._fills.join(digest, found.size, source)
 
     async def _otherwise(self, row: BlobRow, size: int, source: Source, failure: StoreFailure) -> BlobView:
@@ -106,10 +109,15 @@ class Blobs:
         return view
 
     async def _forget(self, row: BlobRow, size: int, failure: BlobMissing) -> None:
-        if await self._records.forget_bytes(row.digest, row.generation):
-            log.error("stored blob is gone", digest=row.digest, error=str(failure))
-            self._space.forget(size)
-        # Else it was evicted, or another reader has noted that: both are no news.
+        try:
+            # Shielded: what is written is counted, too, although the client may be gone.
+            with trio.CancelScope(shield=True):
+                if await self._records.forget_bytes(row.digest, row.generation):
+                    log.error("stored blob is gone", digest=row.digest, error=str(failure))
+                    self._space.forget(size)
+                # Else it was evicted, or another reader has noted that: both are no news.
+        except (OSError, StoreError) as error:
+            log.warning("missing bytes not noted", digest=row.digest, error=str(error))
 
     async def _prove(self, target: Target, digest: Digest) -> int:
         """That this repository has it upstream; makes the link. Returns its size."""

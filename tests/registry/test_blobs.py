@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from trio.testing import MockClock
 from cacheproxy.core.blob import BlobView, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
+from cacheproxy.registry.fill import GRACE
 from cacheproxy.registry.origin import RememberedMissing
 from cacheproxy.store.errors import BlobMissing, StoreFull, StoreUnreachable
 from tests.registry.conftest import pattern
@@ -49,6 +51,11 @@ async def pull_and_keep(cache: World, digest: Digest) -> None:
     with trio.fail_after(60):
         while (row := await cache.records.any_blob(digest)) is None or row.generation == 0:
             await trio.sleep(0.05)
+
+
+def lose_all(folder: Path) -> None:
+    for file in (folder / "blobs" / "blobs").rglob("*.*"):
+        file.unlink()
 
 
 async def test_a_named_blob_is_fetched_without_asking_first(
@@ -114,8 +121,7 @@ async def test_a_stored_blob_that_is_gone_is_fetched_again(
     async with world(tmp_path, upstream) as cache:
         await cache.manifests.get(TARGET, "latest")
         await pull_and_keep(cache, upstream.digest)
-        for file in (tmp_path / "blobs" / "blobs").rglob("*.*"):
-            file.unlink()
+        lose_all(tmp_path)
         assert await pull(cache, upstream.digest) == (upstream.data, "miss")
         await pull_and_keep(cache, upstream.digest)
         assert cache.space.used == SIZE
@@ -191,3 +197,53 @@ async def test_bytes_that_are_missed_only_when_read_are_fetched_again(
         assert before.generation != after.generation
         assert await pull(cache, upstream.digest) == (upstream.data, "hit")
         assert len(upstream.answers) == 2
+
+
+async def test_a_stored_blob_that_cannot_be_opened_comes_from_the_upstream(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        await pull_and_keep(cache, upstream.digest)
+        with monkeypatch.context() as patch:
+            patch.setattr(cache.content, "open", failing)
+            assert await pull(cache, upstream.digest) == (upstream.data, "bypass")
+        assert (await pull(cache, upstream.digest))[1] == "hit"
+
+
+async def test_a_stored_blob_that_is_gone_needs_no_room_for_rows(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StoreFull(errno.ENOSPC, "No space left on device")
+
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        await pull_and_keep(cache, upstream.digest)
+        lose_all(tmp_path)
+        monkeypatch.setattr(cache.records, "forget_bytes", full)
+        assert (await pull(cache, upstream.digest))[0] == upstream.data
+
+
+async def test_a_client_who_leaves_does_not_keep_lost_bytes_counted(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        await pull_and_keep(cache, upstream.digest)
+        lose_all(tmp_path)
+        real = cache.records.forget_bytes
+
+        async def slow(digest: Digest, generation: int) -> bool:
+            forgotten = await real(digest, generation)
+            await trio.sleep(1)
+            return forgotten
+
+        monkeypatch.setattr(cache.records, "forget_bytes", slow)
+        with trio.move_on_after(0.5):
+            await pull(cache, upstream.digest)
+        await trio.sleep(GRACE + 2)  # the fill that was begun is over
+        assert cache.space.used == 0
