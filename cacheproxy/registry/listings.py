@@ -144,8 +144,8 @@ class Listings:
             return ()
         if parsed.media_type != OCI_INDEX:
             return ()
-        listed: Sequence[dict[str, Any]] = msgspec.json.decode(fetched.body)["manifests"]
-        return listed
+        listed: Sequence[dict[str, Any]] | None = msgspec.json.decode(fetched.body)["manifests"]
+        return listed or ()
 
     async def _own_referrers(self, target: Target, subject: Digest) -> list[dict[str, Any]]:
         return [

@@ -83,6 +83,15 @@ async def test_without_the_api_the_fallback_tag_is_read(tmp_path: Path, upstream
         assert (await cache.listings.referrers(TARGET, SUBJECT)).items == [descriptor(b"signature")]
 
 
+async def test_an_empty_list_may_be_null(tmp_path: Path, upstream: FakeRegistry) -> None:
+    """As Go writes it."""
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": None}
+    upstream.media_type = None
+    upstream.push(fallback_tag(SUBJECT), msgspec.json.encode(index))
+    async with world(tmp_path, upstream) as cache:
+        assert (await cache.listings.referrers(TARGET, SUBJECT)).items == []
+
+
 async def test_without_either_there_are_none(tmp_path: Path, upstream: FakeRegistry) -> None:
     async with world(tmp_path, upstream) as cache:
         assert (await cache.listings.referrers(TARGET, SUBJECT)).items == []
