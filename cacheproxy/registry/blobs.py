@@ -97,6 +97,9 @@ class Blobs:
             except OSError as error:
                 log.warning("store failed, blob comes from the upstream", digest=digest, error=str(error))
                 return self._fills.around(digest, found.size, source, "store"), "bypass"
+        if found.size == 0 and digest != Digest.of(b"", digest.algorithm):
+            what = f"calls {digest} a blob of 0 bytes, which it is not"
+            raise UpstreamError(Cause.PROTOCOL, what, target.upstream)
         return await self._fills.join(digest, found.size, source)
 
     async def _otherwise(self, row: BlobRow, size: int, source: Source, failure: StoreFailure) -> BlobView:

@@ -247,3 +247,25 @@ async def test_a_client_who_leaves_does_not_keep_lost_bytes_counted(
             await pull(cache, upstream.digest)
         await trio.sleep(GRACE + 2)  # the fill that was begun is over
         assert cache.space.used == 0
+
+
+async def test_a_blob_that_is_not_empty_is_never_sent_as_such(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock
+) -> None:
+    """There would be no byte to wait for, and so nothing to hold back until it is proven."""
+    lying = manifest(b"{}", upstream.data).replace(b'"size":%d' % SIZE, b'"size":0')
+    upstream.push("lying", lying)
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "lying")
+        with pytest.raises(UpstreamError) as failure:
+            await cache.blobs.open(TARGET, upstream.digest)
+    assert failure.value.cause is Cause.PROTOCOL
+
+
+async def test_an_empty_blob_is_what_its_digest_says(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock
+) -> None:
+    upstream.push("empty", manifest(b"{}", b""))
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "empty")
+        assert (await pull(cache, Digest.of(b"")))[0] == b""
