@@ -106,7 +106,7 @@ async def test_storage_that_blobs_are_redirected_to_fails(
 
 async def with_nothing_here(h: House, row: Row, column: str) -> None:
     """The client hears of it, or nothing short of an honest end."""
-    image = h.image(f"library/cold-{len(column)}", SMALL + column.encode(), LARGE + column.encode())
+    image = h.image(f"library/cold-{len(column)}", *layers(column))
     path, right, method = image.manifest_path(), image.manifest, "GET"
     if column == "HEAD manifest":
         method = "HEAD"
@@ -125,7 +125,7 @@ async def with_nothing_here(h: House, row: Row, column: str) -> None:
 
 async def with_something_here(h: House, row: Row, column: str) -> None:
     """What a digest names needs no upstream. A tag is asked for again, and falls back on what is here."""
-    image = latest = h.image("library/warm", SMALL, LARGE)
+    image = latest = h.image("library/warm", *layers(f"warm {column}"))
     await h.pull(image)
     if column == "GET manifest":
         latest = h.image("library/warm", b"moved")
@@ -151,6 +151,12 @@ async def heal(h: House, row: Row) -> None:
     await h.heal()
     if row.token == LIMITED:
         await h.calm()
+
+
+def layers(column: str) -> tuple[bytes, ...]:
+    """Of an image whose blobs matter, or do not; no two columns share one."""
+    own = column.encode()
+    return (SMALL + own, LARGE + own) if column.endswith("blob") else (own,)
 
 
 async def inflict(row: Row, column: str, h: House) -> None:
