@@ -43,11 +43,14 @@ from cacheproxy.registry.inventory import Inventory
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.recency import Recency
+from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.space import Space
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.records import Records
+from cacheproxy.store.removal import Removal
 from cacheproxy.store.scratch import Scratch
 from cacheproxy.store.survey import Survey
 from cacheproxy.upstream.registry import Registry
@@ -194,6 +197,7 @@ class UseCases:
     distribution: Distribution
     manifests: Manifests
     blobs: Blobs
+    listings: Listings
     fills: Fills
     ready: ReadyAnswers
 
@@ -215,7 +219,8 @@ def _use_cases(
         records, stores.content, missing, Flights(background), fills, space, recency, origins, clock
     )
     listings = Listings(records, stores.scratch, Flights(background), origins, clock)
-    return UseCases(Distribution(manifests, blobs, listings), manifests, blobs, fills, ReadyAnswers())
+    distribution = Distribution(manifests, blobs, listings)
+    return UseCases(distribution, manifests, blobs, listings, fills, ReadyAnswers())
 
 
 def _admin_door(
@@ -228,7 +233,9 @@ def _admin_door(
 ) -> AdminDoor:
     watch = Watch(registries.values(), cases.fills, space, stores.content.capacity, time.time)
     inventory = Inventory(stores.records, Survey(stores.database), cases.fills, origins, time.time)
-    return AdminDoor(wiring.routes(config), watch, inventory)
+    removal = Removal(stores.database)
+    purge = Purge(removal, stores.records, stores.content, space, cases.listings, time.time)
+    return AdminDoor(wiring.routes(config), cases.ready, watch, inventory, purge, Pins(stores.records))
 
 
 async def _serve(

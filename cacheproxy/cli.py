@@ -12,6 +12,8 @@ import click
 from cacheproxy import __version__
 from cacheproxy.commands.du import du
 from cacheproxy.commands.explain import explain
+from cacheproxy.commands.pins import pin, unpin
+from cacheproxy.commands.purge import purge
 from cacheproxy.commands.status import status
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def main(context: click.Context) -> None:
     context.obj = _load
 
 
-for command in (status, explain, du):
+for command in (status, explain, du, purge, pin, unpin):
     main.add_command(command)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from cacheproxy.api.meter import outcomes
+from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.image import DEFAULT_TAG, parse_image
@@ -17,6 +18,8 @@ from cacheproxy.core.routing import Routes, Target
 from cacheproxy.edge.message import BodyBroken, BodyTooLarge, Peer, Ready, Request, Response
 from cacheproxy.registry.condition import Watch
 from cacheproxy.registry.inventory import Inventory
+from cacheproxy.registry.pins import Pins
+from cacheproxy.registry.removal import Purge
 
 log = structlog.get_logger()
 
@@ -27,17 +30,47 @@ Handler = Callable[[Request], Awaitable[Any]]
 """Returns what is sent as JSON. Raises OCIError for what is wrong with the request."""
 
 
+BODY_LIMIT = 1 << 20
+"""Bytes: thousands of references to prefetch."""
+
+
+class Reference(msgspec.Struct):
+    reference: str
+
+
+class PurgeWanted(Reference):
+    dry_run: bool = False
+
+
+Wanted = TypeVar("Wanted", bound=msgspec.Struct)
+
+
 class AdminDoor:
     """edge.message.Application for the admin socket."""
 
-    def __init__(self, routes: Routes, watch: Watch, inventory: Inventory) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        ready: ReadyAnswers,
+        watch: Watch,
+        inventory: Inventory,
+        purge: Purge,
+        pins: Pins,
+    ) -> None:
         self._names = routes
+        self._ready = ready
         self._watch = watch
         self._inventory = inventory
+        self._removal = purge
+        self._pinning = pins
         self._handlers: dict[tuple[str, str], Handler] = {
             ("GET", "/status"): self._status,
             ("GET", "/use"): self._use,
             ("GET", "/explain"): self._explain,
+            ("GET", "/pins"): self._pins,
+            ("POST", "/pin"): self._pin,
+            ("POST", "/unpin"): self._unpin,
+            ("POST", "/purge"): self._purge,
         }
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
@@ -71,10 +104,36 @@ class AdminDoor:
         target, reference = self._meant(first(parse_query(request.query), "reference") or "")
         return await self._inventory.explain(target, reference or DEFAULT_TAG)
 
+    async def _purge(self, request: Request) -> Any:
+        wanted = await _body(request, PurgeWanted)
+        target, reference = self._meant(wanted.reference)
+        purged = await self._removal.purge(target, reference, earnest=not wanted.dry_run)
+        if not wanted.dry_run:
+            self._ready.clear()
+        return purged
+
+    async def _pins(self, request: Request) -> Any:
+        return await self._pinning.all()
+
+    async def _pin(self, request: Request) -> Any:
+        target, reference = self._meant((await _body(request, Reference)).reference)
+        return await self._pinning.pin(target, reference or DEFAULT_TAG)
+
+    async def _unpin(self, request: Request) -> Any:
+        target, reference = self._meant((await _body(request, Reference)).reference)
+        return await self._pinning.unpin(target, reference or DEFAULT_TAG)
+
     def _meant(self, text: str) -> tuple[Target, Digest | str | None]:
         """The repository and the reference that a person means; None: only the repository was named."""
         image = parse_image(text)
         return self._names.resolve(image.name, None, ""), image.reference
+
+
+async def _body(request: Request, kind: type[Wanted]) -> Wanted:
+    try:
+        return msgspec.json.decode(await request.read_body(BODY_LIMIT), type=kind, strict=True)
+    except msgspec.MsgspecError as error:
+        raise OCIError("UNSUPPORTED", f"not what is asked for here: {error}", status=400) from error
 
 
 def _refusal(status: int, message: str) -> Response:

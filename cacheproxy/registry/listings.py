@@ -77,6 +77,10 @@ class Listings:
             bind(self._own_referrers, target, subject),
         )
 
+    async def forget(self, repository: str) -> None:
+        """The next who ask for its tags get the upstream's of then."""
+        await self._scratch.drop(f"tags {repository}")
+
     async def _list(
         self,
         key: str,

@@ -145,7 +145,12 @@ _EVICTION = (
     """,
 )
 
-MIGRATIONS = (Migration(1, _CACHE), Migration(2, _EVICTION))
+_REMOVAL = (
+    # Whether another repository has an image, asked of each one that is removed, and by the foreign key.
+    "CREATE INDEX image_by_digest ON image (digest)",
+)
+
+MIGRATIONS = (Migration(1, _CACHE), Migration(2, _EVICTION), Migration(3, _REMOVAL))
 
 
 def migrate(tx: Tx, dialect: Mapping[str, str], steps: tuple[Migration, ...] = MIGRATIONS) -> None:

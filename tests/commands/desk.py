@@ -12,7 +12,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from cacheproxy import cli
-from tests.faults.house import House, house
+from tests.faults.house import House, Image, house
 
 
 class Desk:
@@ -20,6 +20,11 @@ class Desk:
 
     def __init__(self, house: House) -> None:
         self.house = house
+
+    async def pull(self, image: Image) -> None:
+        """Until its bytes are stored: clients have theirs before that."""
+        await self.house.pull(image)
+        await self.house.quiet()
 
     async def run(self, *words: str | Path) -> Result:
         words = (*words, "--config", self.house.file)

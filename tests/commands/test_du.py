@@ -11,7 +11,7 @@ async def test_shared_bytes_count_in_each_repository_and_once_in_all(folder: Pat
     async with at_desk(folder) as desk:
         images = [desk.house.image(name, BIG) for name in ("library/a", "library/b")]
         for image in images:
-            await desk.house.pull(image)
+            await desk.pull(image)
         use = await desk.tells("du")
         said = await desk.says("du")
     sizes = {digest: len(data) for image in images for digest, data in image.blobs.items()}

@@ -11,7 +11,7 @@ BIG = b"layer" * 1000
 async def test_it_tells_what_is_here_of_an_image(folder: Path) -> None:
     async with at_desk(folder) as desk:
         image = desk.house.image("library/a", BIG)
-        await desk.house.pull(image)
+        await desk.pull(image)
         told = await desk.tells("explain", "a")
         said = await desk.says("explain", "docker.io/library/a:latest")
     assert (told["repository"], told["reference"], told["upstream"]) == (
@@ -41,7 +41,7 @@ async def test_layers_that_nobody_asked_for_are_not_here(folder: Path) -> None:
 async def test_who_shares_a_layer_is_named(folder: Path) -> None:
     async with at_desk(folder) as desk:
         for name in ("library/a", "library/b"):
-            await desk.house.pull(desk.house.image(name, BIG))
+            await desk.pull(desk.house.image(name, BIG))
         told = await desk.tells("explain", "a")
     assert [blob["shared_with"] for blob in told["images"][0]["blobs"]] == [[], ["docker-hub/library/b"]]
 
@@ -57,7 +57,7 @@ async def test_an_index_tells_of_its_platforms(folder: Path) -> None:
             (index, False),
             (image.digest, True),
         ]
-        await house.pull(image)
+        await desk.pull(image)
         by_digest = await desk.tells("explain", f"a@{index}")
     assert (by_digest["tag"], len(by_digest["images"])) == (None, 2)
 

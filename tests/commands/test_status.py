@@ -8,7 +8,7 @@ from tests.commands.desk import at_desk
 
 async def test_it_tells_how_upstreams_answer_and_what_clients_asked(folder: Path) -> None:
     async with at_desk(folder) as desk:
-        await desk.house.pull(desk.house.image("library/a", b"layer" * 1000))
+        await desk.pull(desk.house.image("library/a", b"layer" * 1000))
         told = await desk.tells("status")
         said = await desk.says("status")
     own, nowhere = told["condition"]["upstreams"]
