@@ -7,9 +7,10 @@ not end with it; two more let go what an upstream's `keep` says, and empty the t
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial as bind
+from typing import Protocol
 
 import structlog
 import trio
@@ -18,8 +19,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.registry import metrics
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.space import Need, Space
-from cacheproxy.registry.trash import BATCH, Trash
-from cacheproxy.store.content import Content
+from cacheproxy.registry.trash import BATCH, Files, Trash
 from cacheproxy.store.disk import Unfinished
 from cacheproxy.store.errors import StoreError, StoreFull
 from cacheproxy.store.records import Records
@@ -49,6 +49,18 @@ nothing is too old.
 """
 
 
+class Bytes(Files, Protocol):
+    """The content store, as far as eviction goes. Everything blocks."""
+
+    def partials(self) -> Iterable[Unfinished]:
+        """Unfinished downloads, those that are running too."""
+        ...
+
+    def reap(self, older_than: float, now: float) -> Iterable[Digest]:
+        """Remove unfinished downloads untouched for longer, but those in use; say which. Raises OSError."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class _Request:
     digest: Digest
@@ -60,7 +72,7 @@ class Eviction:
     def __init__(
         self,
         records: Records,
-        content: Content,
+        content: Bytes,
         space: Space,
         recency: Recency,
         keep: Mapping[str, float],
@@ -245,7 +257,6 @@ class Eviction:
         """Unfinished downloads that nobody is bringing, untouched since `last`."""
         now = math.nextafter(last, math.inf)
         digests = await trio.to_thread.run_sync(self._content.reap, 0.0, now)
-        log.info("unfinished downloads evicted", count=len(digests))
         return self._space.drop_parts(digests)
 
     async def _make_room_for_rows(self) -> None:

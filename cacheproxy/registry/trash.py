@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import structlog
 import trio
 
 from cacheproxy.registry.space import Space
-from cacheproxy.store.content import Content
 from cacheproxy.store.records import Records
 
 log = structlog.get_logger()
@@ -17,8 +17,16 @@ BATCH = 32
 """Files of one hop to a thread and one transaction: tens of milliseconds, then others get their turn."""
 
 
+class Files(Protocol):
+    """What is asked of the content store."""
+
+    def remove(self, location: str) -> bool:
+        """Blocking. One generation of a blob; False when it was not there. Raises OSError."""
+        ...
+
+
 class Trash:
-    def __init__(self, records: Records, content: Content, space: Space, clock: Callable[[], float]) -> None:
+    def __init__(self, records: Records, content: Files, space: Space, clock: Callable[[], float]) -> None:
         self._records = records
         self._content = content
         self._space = space

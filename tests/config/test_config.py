@@ -125,6 +125,7 @@ def test_every_key_of_an_upstream(tmp_path: Path) -> None:
         fresh = [{ tags = ["v*", "!v0"], for = "24h" }, { tags = "pinned", for = "forever" }]
         stale_if_error = { for = "1h", causes = ["429", "dns"] }
         missing_for = "5s"
+        keep = "90d"
         """,
     ).upstreams
     assert upstream.prefix == "mirror/r"
@@ -148,6 +149,7 @@ def test_every_key_of_an_upstream(tmp_path: Path) -> None:
     assert upstream.stale_if_error.seconds == 3600
     assert upstream.stale_if_error.causes == {Cause.THROTTLED, Cause.DNS}
     assert upstream.missing_for == 5
+    assert upstream.keep == 90 * 86400
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from cacheproxy.registry.fill import GRACE
 from cacheproxy.registry.origin import RememberedMissing
 from cacheproxy.store.errors import BlobMissing, StoreFull, StoreUnreachable
 from tests.registry.conftest import pattern
-from tests.registry.world import TARGET, FakeRegistry, World, manifest, world
+from tests.registry.world import HOUR, TARGET, FakeRegistry, World, manifest, world
 
 SIZE = 2 << 20
 
@@ -269,3 +269,58 @@ async def test_an_empty_blob_is_what_its_digest_says(
     async with world(tmp_path, upstream) as cache:
         await cache.manifests.get(TARGET, "empty")
         assert (await pull(cache, Digest.of(b"")))[0] == b""
+
+
+async def test_a_blob_that_is_open_is_held(tmp_path: Path, upstream: FakeRegistry, clock: MockClock) -> None:
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        for outcome in ("miss", "hit"):
+            view, was = await cache.blobs.open(TARGET, upstream.digest)
+            await read(view)
+            await trio.sleep(1)
+            await cache.recency.write()
+            assert (was, cache.recency.holds(upstream.digest)) == (outcome, True)
+            view.close()
+            assert not cache.recency.holds(upstream.digest)
+
+
+async def test_asking_for_the_size_is_no_use(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock
+) -> None:
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        await cache.blobs.locate(TARGET, upstream.digest)
+        assert not cache.recency.holds(upstream.digest)
+
+
+async def test_an_evicted_blob_is_fetched_again(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock
+) -> None:
+    async with world(tmp_path, upstream, keep=HOUR) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        await pull_and_keep(cache, upstream.digest)
+        cache.pass_time(2 * HOUR)
+        await cache.eviction.expire()
+        assert cache.space.used == 0
+        assert [path for path in cache.content.root.rglob("*") if path.is_file()] == []
+        assert await pull(cache, upstream.digest) == (upstream.data, "miss")
+        assert upstream.calls == ["GET latest"], "its rows had stayed"
+
+
+async def test_a_second_copy_counts_once(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        await pull_and_keep(cache, upstream.digest)
+        nothing = await cache.records.blob(TARGET.repository, Digest.of(b"nothing"))
+        found = await cache.blobs.locate(TARGET, upstream.digest)
+
+        async def as_before(*_: object) -> object:
+            return replace(found, row=nothing)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cache.blobs, "locate", as_before)
+            assert (await pull(cache, upstream.digest))[1] == "miss"
+        await trio.sleep(1)
+        assert cache.space.used == SIZE

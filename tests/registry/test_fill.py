@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cacheproxy.core.blob import BlobView, Span
+from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.core.intervals import Intervals
 from cacheproxy.registry import metrics
@@ -427,6 +428,38 @@ async def test_full_disk_goes_on_uncached(
     async with fills(shelf) as all_fills:
         assert await pull(all_fills, upstream) == upstream.data
     assert shelf.kept == {}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+async def test_only_want_of_room_asks_for_room(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock, number: int
+) -> None:
+    shelf.keeping = OSError(number, "not kept")
+    async with trio.open_nursery() as nursery:
+        space = Space(None, lambda _: 0, lambda: (1 << 40, 1 << 40), stored=0, partials=())
+        room = FixedRoom(space)
+        all_fills = Fills(nursery, shelf, SINGLE, space, room)
+        assert await pull(all_fills, upstream) == upstream.data
+        while all_fills.running(upstream.digest):
+            await trio.sleep(0.1)
+    assert room.starved == ([] if number == errno.EIO else [SIZE])
+
+
+async def test_readers_that_waited_for_room_share_one_fill(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    class SlowRoom(FixedRoom):
+        async def reserve(self, digest: Digest, size: int) -> bool:
+            await trio.sleep(1)
+            return await super().reserve(digest, size)
+
+    async with trio.open_nursery() as nursery:
+        space = Space(SIZE, lambda _: 0, lambda: (1 << 40, 1 << 40), stored=0, partials=())
+        all_fills = Fills(nursery, shelf, SINGLE, space, SlowRoom(space))
+        async with trio.open_nursery() as clients:
+            for _ in range(8):
+                clients.start_soon(pull, all_fills, upstream)
+    assert upstream.asked == [(0, None)]
 
 
 async def test_full_disk_stops_no_reader_of_the_rest(

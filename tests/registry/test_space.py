@@ -71,3 +71,39 @@ def test_lost_bytes_are_no_longer_counted() -> None:
     room = space(stored=80)
     room.forget(80)
     assert room.used == 0
+
+
+def test_what_is_lacking_for_a_blob() -> None:
+    assert space(stored=80).lacks(A, 30) == 10
+    assert space(stored=80).lacks(A, 20) == 0
+    assert space(budget=None, free=150).lacks(A, 80) == 30
+
+
+def test_under_the_limits_nothing_has_to_go() -> None:
+    assert space(stored=100, free=100).need({}) == (0, 0)
+
+
+def test_over_a_limit_it_goes_down_to_the_low_mark() -> None:
+    assert space(stored=101).need({}) == (6, 0)
+    assert space(stored=50).need({A: 30, B: 30}) == (15, 0)
+    assert space(free=99).need({}) == (0, 6)
+
+
+def test_the_limit_that_asks_for_more_is_the_reason() -> None:
+    need = space(stored=101, free=90).need({})
+    assert (need, need.bytes, need.reason) == ((6, 15), 15, "min_free")
+    assert space(stored=101).need({}).reason == "budget"
+
+
+def test_what_is_arriving_cannot_go() -> None:
+    room = space(stored=20, a=30, b=10)
+    room.reserve(A, 40)
+    assert (room.used, room.evictable) == (70, 30)
+    assert (room.unfinished(A), room.unfinished(B)) == (False, True)
+
+
+def test_unfinished_files_that_went_are_no_longer_counted() -> None:
+    room = space(a=30, b=10)
+    room.reserve(B, 40)
+    assert room.drop_parts([A, B]) == 30
+    assert room.used == 40, "what arrives anew stays promised"

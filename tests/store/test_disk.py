@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -297,6 +297,22 @@ def test_reap_takes_a_journal_that_lost_its_file(content: DiskContent, root: Pat
     (root / "partial" / f"sha256-{DIGEST.hex}.part").unlink()
     assert content.reap(older_than=1, now=1e12) == [DIGEST]
     assert list((root / "partial").iterdir()) == []
+
+
+def test_reap_leaves_what_is_taken_into_use_meanwhile(
+    content: DiskContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def found() -> Iterator[Unfinished]:
+        yield Unfinished(DIGEST, 4096, 0.0)
+        taken.append(content.partial(DIGEST, len(DATA)))
+
+    monkeypatch.setattr(content, "partials", found)
+    assert content.reap(older_than=1, now=1e12) == []
+    taken[0].write(0, [DATA])
+    content.commit(taken[0])
+    taken[0].close()
 
 
 def test_reap_leaves_what_is_in_use(content: DiskContent) -> None:
