@@ -38,6 +38,15 @@ _buffer = memoryview(bytearray(STEP))
 """One for all connections: nobody waits between filling it and encrypting what it holds."""
 
 
+def _read(source: int, buffer: memoryview, offset: int) -> int:
+    """As many bytes as are there without waiting for the disk."""
+    try:
+        got = os.preadv(source, (buffer,), offset, os.RWF_NOWAIT)
+    except OSError:
+        got = 0  # gone again, or the file system cannot tell
+    return got or os.preadv(source, (buffer,), offset)
+
+
 class TLSWire(Wire):
     """A wire whose bytes are encrypted. Its accounts are of plaintext, but for what `through` measures."""
 
@@ -156,8 +165,8 @@ class TLSWire(Wire):
                     raise ClientGone from error
 
     async def sendfile(self, source: int, offset: int, count: int) -> int:
-        """As of any wire: who asks has seen to it that the bytes are in memory."""
-        got = os.preadv(source, (_buffer[:count],), offset)
+        """As of any wire: who asks has seen to it that the first of these bytes are in memory."""
+        got = _read(source, _buffer[:count], offset)
         await self.send(_buffer[:got])
         return got
 
