@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cacheproxy import __version__
+from cacheproxy.commands.client_config import client_config
 from cacheproxy.commands.du import du
 from cacheproxy.commands.explain import explain
 from cacheproxy.commands.pins import pin, unpin
@@ -33,7 +34,7 @@ def main(context: click.Context) -> None:
     context.obj = _load
 
 
-for command in (status, explain, du, purge, pin, unpin):
+for command in (status, explain, du, purge, pin, unpin, client_config):
     main.add_command(command)
 
 

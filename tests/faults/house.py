@@ -172,6 +172,11 @@ class House:
 
     # The daemon.
 
+    @property
+    def clients(self) -> Address:
+        """Where it listens for them."""
+        return self._clients
+
     @asynccontextmanager
     async def daemon(self) -> AsyncIterator[None]:
         """May be ended by `cut` or `drain`; else it is shown that nothing is left, and it is drained then."""
