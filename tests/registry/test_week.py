@@ -94,8 +94,8 @@ async def test_a_week_within_a_gibibyte(
     with capsys.disabled():
         sys.stdout.write(
             f"\na week, {len(simulated.requests)} reads of {asked / (1 << 30):.1f} GiB: {ratio:.1%} of the"
-            f" bytes were here (plain LRU: {optimum:.1%}), at most {simulated.most_on_disk / BUDGET:.1%} of the"
-            f" budget in use, {simulated.uncached} uncached\n"
+            f" bytes were here (plain LRU: {optimum:.1%}), at most {simulated.most_on_disk / BUDGET:.1%} of"
+            f" the budget in use, {simulated.uncached} uncached\n"
         )
     assert simulated.most_on_disk <= BUDGET + largest
     assert simulated.uncached == 0

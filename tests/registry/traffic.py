@@ -1,9 +1,9 @@
 """A week of pulls, drawn once and for all from a seed: which layers, when, and how large they are.
 
-Popularity falls with the rank (Zipf, exponent 0.9), and a tenth of the ranks is dealt anew every night, as new
-versions come out. Layers are log-normal (median 1.5 MiB, mean about 5 MiB, 200 MiB at most). An image has one
-of forty base layers that many share, two to six layers of its own, and a small configuration. Seven of eight
-pulls come by day.
+Popularity falls with the rank (Zipf, exponent 0.9), and a tenth of the ranks is dealt anew every night, as
+new versions come out. Layers are log-normal (median 1.5 MiB, mean about 5 MiB, 200 MiB at most). An image
+has one of forty base layers that many share, two to six layers of its own, and a small configuration. Seven
+of eight pulls come by day.
 """
 
 from __future__ import annotations
