@@ -15,7 +15,7 @@ from cacheproxy.edge import head, prefilter
 from cacheproxy.edge.framing import Chunked, Counted
 from cacheproxy.edge.message import BodyBroken, BodyTooLarge
 from cacheproxy.edge.prefilter import Refusal
-from cacheproxy.edge.wire import Phase, Wire
+from cacheproxy.edge.wire import ClientGone, Phase, Wire
 
 _JOINED = {"cookie": "; "}
 """How repeated fields are joined, where it is not ", "."""
@@ -100,7 +100,7 @@ class RequestBody:
         return not self._waits and (self._declared is None or self._declared <= limit)
 
     async def read(self, limit: int) -> bytes:
-        """The whole body. Raises BodyTooLarge over `limit` bytes, BodyBroken, ClientGone."""
+        """The whole body. Raises BodyTooLarge over `limit` bytes, BodyBroken."""
         if self._declared is not None and self._declared > limit:
             raise BodyTooLarge
         chunks: list[bytes] = []
@@ -134,11 +134,14 @@ class RequestBody:
             await self._receive()
 
     async def _receive(self) -> None:
-        if self._waits:
-            self._waits = False
-            await self._wire.send(head.CONTINUE)
-        self._wire.measure(Phase.RECEIVING)
-        data = await self._wire.recv()
+        try:
+            if self._waits:
+                self._waits = False
+                await self._wire.send(head.CONTINUE)
+            self._wire.measure(Phase.RECEIVING)
+            data = await self._wire.recv()
+        except ClientGone as error:
+            raise BodyBroken("the client went away before its body was whole") from error
         if not data:
             raise BodyBroken("the client ended before its body was whole")
         self.leftover += data

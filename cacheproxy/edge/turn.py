@@ -125,8 +125,6 @@ class Turn:
             return self._refusal(request, 413, "the request's body is too large")
         except BodyBroken as error:
             return self._refusal(request, 400, str(error))
-        except ClientGone:
-            raise
         except Exception:
             log.exception("request failed", request=request.id, target=request.target)
             return self._refusal(request, 500, "the request failed; the log has the reason")

@@ -113,6 +113,16 @@ async def test_a_body_that_ends_early_is_broken() -> None:
             await talk.body.read(5)
 
 
+@pytest.mark.parametrize("fields", [(LENGTH,), (LENGTH, b"Expect: 100-continue")])
+async def test_a_body_whose_client_goes_away_is_broken(fields: tuple[bytes, ...]) -> None:
+    """So the handler lets it pass, whatever it does with other exceptions."""
+    with Talk(*fields) as talk:
+        talk.wire.send_now(b"closing on unread bytes is a reset")
+        talk.theirs.close()
+        with pytest.raises(BodyBroken):
+            await talk.body.read(5)
+
+
 async def test_a_client_that_asks_is_told_to_go_on_once() -> None:
     with Talk(LENGTH, b"Expect: 100-continue") as talk:
         async with trio.open_nursery() as nursery:
