@@ -11,7 +11,7 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial as bind
@@ -47,8 +47,8 @@ from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.space import Space
+from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
-from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.records import Records
 from cacheproxy.store.removal import Removal
 from cacheproxy.store.scratch import Scratch
@@ -70,7 +70,8 @@ class Stores:
 
     database: Database
     records: Records
-    content: DiskContent
+    content: Content
+    address: Callable[[str, int], Awaitable[str]] | None
     scratch: Scratch
 
 
@@ -155,11 +156,10 @@ async def main(
 @asynccontextmanager
 async def _stores(config: Config) -> AsyncIterator[Stores]:
     storage = config.storage
-    content = await trio.to_thread.run_sync(DiskContent, storage.blobs)
     scratch = await trio.to_thread.run_sync(Scratch, storage.state / "scratch")
     try:
-        async with wiring.open_database(storage) as database:
-            yield Stores(database, Records(database), content, scratch)
+        async with wiring.open_content(storage) as blobs, wiring.open_database(storage) as database:
+            yield Stores(database, Records(database), blobs.content, blobs.address, scratch)
     finally:
         scratch.close()
 
@@ -216,10 +216,19 @@ def _use_cases(
     fills = Fills(background, shelf, wiring.fill_rules(config.cache), space, eviction)
     manifests = Manifests(records, missing, Flights(background), origins, clock)
     blobs = Blobs(
-        records, stores.content, missing, Flights(background), fills, space, recency, origins, clock
+        records,
+        stores.content,
+        missing,
+        Flights(background),
+        fills,
+        space,
+        recency,
+        origins,
+        clock,
+        stores.address,
     )
     listings = Listings(records, stores.scratch, Flights(background), origins, clock)
-    distribution = Distribution(manifests, blobs, listings)
+    distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)
     return UseCases(distribution, manifests, blobs, listings, fills, ReadyAnswers())
 
 
@@ -299,12 +308,12 @@ async def _usable(stores: Stores) -> None:
         raise stores.database.suspect
 
 
-async def _writable(content: DiskContent) -> None:
+async def _writable(content: Content) -> None:
     if not await trio.to_thread.run_sync(os.access, content.root, os.W_OK | os.X_OK):
         raise OSError(f"{content.root} cannot be written to")
 
 
-async def _reap(content: DiskContent, space: Space) -> None:
+async def _reap(content: Content, space: Space) -> None:
     """Unfinished downloads that nobody came back for give their room to others."""
     while True:
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import trio
@@ -18,7 +20,9 @@ from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.certificate import Certificate, CertificateError
 from cacheproxy.registry.fill import FillRules
+from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
+from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.sqlite import SQLite
 from cacheproxy.upstream import settings as s
 from cacheproxy.upstream.credentials import CredentialsFailed, read_secret
@@ -28,6 +32,9 @@ from cacheproxy.upstream.proxy import Proxy
 from cacheproxy.upstream.registry import Registry
 from cacheproxy.upstream.tls import client_context
 from cacheproxy.upstream.transport import OwnedTransport
+
+if TYPE_CHECKING:
+    from cacheproxy.store.bucket import Bucket
 
 HTTPS = 443
 
@@ -71,6 +78,57 @@ def open_database(section: c.Storage) -> AbstractAsyncContextManager[Database]:
             f" cacheproxy[postgres] ({error})"
         ) from error
     return Postgres.open(section.database)
+
+
+class Bytes(NamedTuple):
+    """Where blobs are kept."""
+
+    content: Content
+    address: Callable[[str, int], Awaitable[str]] | None
+    """Where clients may fetch a blob themselves (store.addresses); None: nowhere."""
+
+
+@asynccontextmanager
+async def open_content(section: c.Storage) -> AsyncIterator[Bytes]:
+    """What a bucket cannot do is found here. Raises CannotStart, OSError, StoreError."""
+    if isinstance(section.blobs, Path):
+        yield Bytes(await trio.to_thread.run_sync(DiskContent, section.blobs), None)
+        return
+    try:
+        from cacheproxy.store import addresses, objects, probe
+    except ImportError as error:
+        raise CannotStart(
+            "storage.blobs is an object store, which takes more than the plain installation: install"
+            f" cacheproxy[objects] ({error})"
+        ) from error
+    bucket = await _bucket(section.blobs, section.objects)
+    redirecting = bool(section.objects.redirect)
+    await trio.to_thread.run_sync(partial(probe.prove, bucket, presigned=redirecting))
+    async with objects.open_objects(bucket, section.partial) as content:
+        yield Bytes(content, addresses.Addresses(bucket).get if redirecting else None)
+
+
+ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
+"""What obstore calls the address of a store."""
+
+
+async def _bucket(url: c.BucketURL, section: c.Objects) -> Bucket:
+    from cacheproxy.store import bucket, bucketkeys
+
+    settings: dict[str, str] = {}
+    if section.credentials is not None:
+        try:
+            settings |= bucketkeys.parse(url.scheme, await read_secret(_secret(section.credentials)))
+        except CredentialsFailed as error:
+            raise CannotStart(f"storage.objects.credentials: {error}") from error
+        except bucketkeys.BadKeys as error:
+            raise CannotStart(f"storage.objects.credentials: what is there {error}") from error
+    if section.endpoint:
+        settings[ENDPOINT_NAMES[url.scheme]] = section.endpoint
+    if section.region:
+        settings["region"] = section.region
+    plain = section.endpoint.startswith("http://")
+    return bucket.connect(url.scheme, url.bucket, url.prefix, settings, plain=plain)
 
 
 def fill_rules(section: c.Cache) -> FillRules:

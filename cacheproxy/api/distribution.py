@@ -16,7 +16,7 @@ from cacheproxy.core.media import OCI_INDEX
 from cacheproxy.core.query import first, parse_n
 from cacheproxy.core.ranges import content_range, multipart, parse_range
 from cacheproxy.core.routing import Target
-from cacheproxy.edge.message import BlobBody, Request, Response
+from cacheproxy.edge.message import BlobBody, Network, Request, Response
 from cacheproxy.registry.blobs import Blobs
 from cacheproxy.registry.listings import Listings, PulledList
 from cacheproxy.registry.manifests import Manifests, PulledManifest
@@ -35,10 +35,14 @@ def ping() -> Response:
 
 
 class Distribution:
-    def __init__(self, manifests: Manifests, blobs: Blobs, listings: Listings) -> None:
+    def __init__(
+        self, manifests: Manifests, blobs: Blobs, listings: Listings, redirect: Sequence[Network] = ()
+    ) -> None:
+        """Clients in the networks of `redirect` are sent to the store for what it has, if it does that."""
         self._manifests = manifests
         self._blobs = blobs
         self._listings = listings
+        self._redirect = redirect
         self._handlers: dict[type, Callable[..., Awaitable[Response]]] = {
             ops.Blob: self._blob,
             ops.Tags: self._tags,
@@ -67,6 +71,10 @@ class Distribution:
             status = 200 if request.method == "HEAD" else 304
             length = found.size if request.method == "HEAD" else None
             return Response(status, headers, length=length, outcome=found.outcome)
+        if self._may_go_elsewhere(request):
+            elsewhere = await self._elsewhere(operation.digest, target, request)
+            if elsewhere is not None:
+                return elsewhere
         view, outcome = await self._blobs.open(target, operation.digest)
         try:
             response = _bytes_of(view, request, headers)
@@ -79,6 +87,32 @@ class Distribution:
         if not isinstance(response.body, BlobBody):
             view.close()
         return response
+
+    def _may_go_elsewhere(self, request: Request) -> bool:
+        """Whether the client is one of those that reach the store, and its question one for the store.
+
+        The store has another ETag than ours: an If-Range would get all of the blob there.
+        """
+        peer = request.peer
+        if peer.address is None or peer.forwarded_by_stranger or "if-range" in request.headers:
+            return False
+        return any(peer.address in network for network in self._redirect)
+
+    async def _elsewhere(self, digest: Digest, target: Target, request: Request) -> Response | None:
+        """A redirect to the store; None where it would not do: several ranges, or nothing stored."""
+        found = await self._blobs.locate(target, digest)
+        spans = _asked(request, digest, found.size)
+        if spans is not None and len(spans) > 1:
+            return None
+        address = await self._blobs.address(digest, found)
+        if address is None:
+            return None
+        headers: Headers = [
+            ("Location", address),
+            ("Cache-Control", "no-store"),
+            ("Docker-Content-Digest", digest),
+        ]
+        return Response(307, headers, outcome=found.outcome)
 
     async def _tags(self, operation: ops.Tags, target: Target, request: Request, query: Query) -> Response:
         n, last = parse_n(query.get("n", ())), first(query, "last")
@@ -134,7 +168,7 @@ def warning_of(failure: UpstreamError | None) -> Headers:
 
 def _bytes_of(view: BlobView, request: Request, headers: Headers) -> Response:
     whole = Span(0, view.size, bounded=False)
-    spans = _asked(request, view)
+    spans = _asked(request, view.digest, view.size)
     if spans is None:
         return Response(200, headers, BlobBody(view, (whole,) if view.size else (), view.size))
     if len(spans) == 1:
@@ -146,13 +180,13 @@ def _bytes_of(view: BlobView, request: Request, headers: Headers) -> Response:
     return Response(206, headers, BlobBody(view, parts, length))
 
 
-def _asked(request: Request, view: BlobView) -> tuple[Span, ...] | None:
+def _asked(request: Request, digest: Digest, size: int) -> tuple[Span, ...] | None:
     """The spans that the request's Range names; None: all of it. Raises Unsatisfiable."""
     wanted = request.headers.get("range")
     condition = request.headers.get("if-range")
-    if wanted is None or (condition is not None and condition.strip() != f'"{view.digest}"'):
+    if wanted is None or (condition is not None and condition.strip() != f'"{digest}"'):
         return None
-    return parse_range(wanted, view.size)
+    return parse_range(wanted, size)
 
 
 async def _first_byte(body: BlobBody) -> None:

@@ -20,6 +20,7 @@ from cacheproxy.config.sections import (
     ClientCertificate,
     Credentials,
     Log,
+    Objects,
     Secret,
     Section,
     Server,
@@ -28,16 +29,18 @@ from cacheproxy.config.sections import (
     Upstream,
 )
 from cacheproxy.config.toml_lines import Key
-from cacheproxy.config.values import Surroundings
+from cacheproxy.config.values import BucketURL, Surroundings
 
 __all__ = [
     "Access",
+    "BucketURL",
     "Cache",
     "ClientCertificate",
     "Config",
     "ConfigError",
     "Credentials",
     "Log",
+    "Objects",
     "Secret",
     "Server",
     "ServerCertificate",

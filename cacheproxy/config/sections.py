@@ -24,7 +24,9 @@ from cacheproxy.config.presets import PRESETS
 from cacheproxy.config.values import (
     AdminSocket,
     AmountOf,
+    BucketURL,
     Duration,
+    Endpoint,
     ExternalURL,
     File,
     Host,
@@ -37,6 +39,7 @@ from cacheproxy.config.values import (
     ProxyURL,
     Registry,
     Size,
+    bucket_url,
     postgres_url,
     surroundings,
 )
@@ -117,13 +120,32 @@ def _database(value: object, info: ValidationInfo) -> Path | str:
     return postgres_url(value) or _below_state(value, info)
 
 
+def _blobs(value: object, info: ValidationInfo) -> Path | BucketURL:
+    if isinstance(value, str) and "://" in value:
+        return bucket_url(value)
+    return _below_state(value, info)
+
+
 class Storage(Section):
     state: Annotated[Path, BeforeValidator(_state)] = written("")
     """The folder of all that is kept. Default: $STATE_DIRECTORY, else ./var."""
     database: Annotated[Path | str, BeforeValidator(_database)] = written("cacheproxy.db")
     """A path: the SQLite file. A string: the URL of a PostgreSQL, without a password."""
-    blobs: Annotated[Path, BeforeValidator(_below_state)] = written("blobs")
-    """The folder of stored and of partial blobs."""
+    blobs: Annotated[Path | BucketURL, BeforeValidator(_blobs)] = written("blobs")
+    """The folder of stored and of partial blobs; or a bucket, with the partial ones in `state`."""
+    objects: Objects = Field(default_factory=lambda: Objects())
+    """When `blobs` is a bucket."""
+
+    @model_validator(mode="after")
+    def _known_to_the_scheme(self) -> Self:
+        if isinstance(self.blobs, BucketURL) and self.blobs.scheme != "s3" and self.objects.region:
+            raise ValueError("objects.region means something to s3:// only; take it out")
+        return self
+
+    @property
+    def partial(self) -> Path:
+        """The folder, on this node, of what is still arriving."""
+        return self.blobs if isinstance(self.blobs, Path) else self.state / "blobs"
 
 
 def _or_never(value: object) -> object:
@@ -194,6 +216,18 @@ class Credentials(Section):
         if sum(form is not None for form in (self.username, self.docker_config, self.helper)) != 1:
             raise ValueError("needs exactly one of username with password, docker_config, and helper")
         return self
+
+
+class Objects(Section):
+    """An object store, and how to get into it."""
+
+    endpoint: Endpoint = ""
+    """Default: the cloud's own. Only what begins with http:// is spoken to without TLS."""
+    region: str = Field(default="", pattern=r"^[a-z0-9-]*$")
+    credentials: Secret | None = None
+    """An ini file of the cloud's own names; None: the environment's chain."""
+    redirect: tuple[Network, ...] = ()
+    """Clients that get a presigned address instead of the bytes."""
 
 
 class ClientCertificate(Section):

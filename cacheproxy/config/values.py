@@ -22,6 +22,8 @@ from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.units import parse_duration, parse_share, parse_size
 
 HUB = "docker.io"
+BUCKETS = ("s3", "gs", "az")
+"""Schemes of object stores: S3 and what speaks as it does, Google Cloud Storage, Azure."""
 _HUB_HOSTS = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 
 
@@ -44,6 +46,38 @@ class Amount:
     def of(self, total: int) -> int:
         """Bytes, in a file system of `total` bytes."""
         return self.bytes + int(self.share * total)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketURL:
+    """A place in an object store."""
+
+    scheme: str
+    bucket: str
+    prefix: str
+    """Keys begin with it and a "/"; "": they begin at once."""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def bucket_url(value: str) -> BucketURL:
+    """Raises ValueError for what is no URL of an object store."""
+    scheme, _, rest = value.partition("://")
+    bucket, _, prefix = rest.rstrip("/").partition("/")
+    if scheme not in BUCKETS:
+        raise ValueError(f"{scheme}:// is no store of blobs; write a path, or {', '.join(BUCKETS)} and ://")
+    if not re.fullmatch("[a-z0-9][a-z0-9._-]{1,62}", bucket):
+        raise ValueError('names no bucket; write it as "s3://bucket/prefix"')
+    segments = prefix.split("/") if prefix else []
+    if any(not re.fullmatch("[A-Za-z0-9._-]+", segment) or not segment.strip(".") for segment in segments):
+        raise ValueError("has a prefix that is none; write plain segments, or leave it out")
+    return BucketURL(scheme, bucket, prefix)
+
+
+def _endpoint(value: object) -> str:
+    text = _text(value, 'a URL in quotes, as "https://s3.eu-central-1.amazonaws.com"')
+    return text and _bare(_url(text, "https", "http"), "https://s3.eu-central-1.amazonaws.com")
 
 
 def _duration(value: object) -> float:
@@ -261,6 +295,8 @@ Prefix = Annotated[str, BeforeValidator(_prefix)]
 Host = Annotated[str, BeforeValidator(_host)]
 Origin = Annotated[str, BeforeValidator(_origin)]
 ProxyURL = Annotated[str, BeforeValidator(_proxy)]
+Endpoint = Annotated[str, BeforeValidator(_endpoint)]
+"""The address of an object store; "": the scheme's own."""
 ExternalURL = Annotated[str, BeforeValidator(_external_url)]
 Listen = Annotated[str, BeforeValidator(_listen)]
 """host:port or unix:/path."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial as bind
 
@@ -45,6 +45,10 @@ class Located:
     outcome: str
 
 
+Address = Callable[[str, int], Awaitable[str]]
+"""Where clients may fetch the bytes at a location, of so many, themselves. Raises BlobMissing, OSError."""
+
+
 class Blobs:
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Blobs:
         recency: Recency,
         origins: Mapping[str, Origin],
         clock: Callable[[], float],
+        address: Address | None = None,
     ) -> None:
         self._records = records
         self._content = content
@@ -67,6 +72,7 @@ class Blobs:
         self._recency = recency
         self._origins = origins
         self._clock = clock
+        self._address = address
 
     async def locate(self, target: Target, digest: Digest) -> Located:
         """Find the blob in the repository; asks the upstream when no manifest that is here names it.
@@ -84,6 +90,18 @@ class Blobs:
         """A view of the blob, and the outcome. Raises UpstreamError; the view raises what comes later."""
         view, outcome = await self._open(target, digest)
         return self._recency.reading(view), outcome
+
+    async def address(self, digest: Digest, found: Located) -> str | None:
+        """Where the client may fetch a stored blob itself, a secret; None: it has to come from us."""
+        if self._address is None or found.row is None or found.row.generation == 0:
+            return None
+        try:
+            address = await self._address(found.row.location, found.size)
+        except (BlobMissing, StoreUnreachable) as error:
+            log.warning("nobody redirected to the store", digest=digest, error=str(error))
+            return None  # opening the blob finds the same, and another way
+        self._recency.read(digest)
+        return address
 
     async def _open(self, target: Target, digest: Digest) -> tuple[BlobView, str]:
         found = await self.locate(target, digest)

@@ -42,6 +42,10 @@ class Recency:
         """What is not written down yet."""
         self._readers: Counter[Digest] = Counter()
 
+    def read(self, digest: Digest) -> None:
+        """Note a read that goes past us: a client was told where the blob is."""
+        self._noted[digest] = self._clock()
+
     def reading(self, view: BlobView) -> BlobView:
         """The view, with its blob noted as read now, and held until the view is closed."""
         self._noted[view.digest] = self._clock()

@@ -290,8 +290,24 @@ registry = "quay.io"
         ("[server]\nworkers = '1'", "2: server.workers: must be a whole number"),
         ("[server]\nworkers = 2", "2: server.workers: 2 workers are not built yet; leave it at 1"),
         (
-            "[storage]\nblobs = 's3://bucket/x'",
-            "2: storage.blobs: s3:// is not built yet; write a path, here or below state",
+            "[storage]\nblobs = 'ftp://bucket/x'",
+            "2: storage.blobs: ftp:// is no store of blobs; write a path, or s3, gs, az and ://",
+        ),
+        (
+            "[storage]\nblobs = 's3://'",
+            '2: storage.blobs: names no bucket; write it as "s3://bucket/prefix"',
+        ),
+        (
+            "[storage]\nblobs = 's3://bucket/../x'",
+            "2: storage.blobs: has a prefix that is none; write plain segments, or leave it out",
+        ),
+        (
+            "[storage]\nblobs = 'gs://bucket'\n[storage.objects]\nregion = 'eu'",
+            "1: storage: objects.region means something to s3:// only; take it out",
+        ),
+        (
+            "[storage.objects]\nendpoint = 's3.corp.example'",
+            "2: storage.objects.endpoint: is not a URL of this kind; begin it with https:// or http://",
         ),
         (
             "[storage]\ndatabase = 'mysql://us:secret@db/x'",

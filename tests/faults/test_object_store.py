@@ -1,0 +1,210 @@
+"""A whole daemon over an object store: SeaweedFS, as S3."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import obstore
+import pytest
+import trio
+
+from cacheproxy import config
+from cacheproxy.app import main
+from cacheproxy.store.bucket import Bucket
+from cacheproxy.store.errors import StoreUnreachable
+from tests.faults.client import Address, Heard, ask
+from tests.faults.house import House, Image, hosts
+from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
+
+SIZE = 5 << 20
+LAYER = random.Random(4).randbytes(SIZE)
+MIDDLE = SIZE // 2
+
+
+class Cache:
+    """A daemon, the upstream before it, and the bucket behind it."""
+
+    def __init__(self, house: House, bucket: Bucket, address: Address) -> None:
+        self.house = house
+        self.bucket = bucket
+        self._address = address
+
+    async def ask(self, path: str, method: str = "GET", **headers: str) -> Heard:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await ask(self._address, path, method, named)
+
+    def stored(self, digest: str) -> list[str]:
+        """Keys of the digest's objects."""
+        listed = [entry["path"] for page in obstore.list(self.bucket._store) for entry in page]
+        return [path for path in listed if digest.partition(":")[2] in path]
+
+    async def pull_and_keep(self, image: Image, digest: str) -> Heard:
+        await self.ask(image.manifest_path())
+        heard = await self.ask(image.blob_path(digest))
+        with trio.fail_after(20):
+            while not self.stored(digest) or any((self.house.state / "blobs" / "partial").iterdir()):
+                await trio.sleep(0.02)
+        return heard
+
+
+def storage(server: Seaweed, folder: Path, prefix: str, redirect: str = "") -> str:
+    (folder / "s3.ini").write_text(server.credentials)
+    return f"""
+blobs = "s3://{BUCKET}/{prefix}"
+[storage.objects]
+endpoint = "{server.endpoint}"
+region = "us-east-1"
+credentials = {{ file = "s3.ini" }}
+redirect = [{redirect}]
+"""
+
+
+@asynccontextmanager
+async def daemon(folder: Path, server: Seaweed, redirect: str = "") -> AsyncIterator[Cache]:
+    bucket = server.connect()
+    prefix = bucket.name.rpartition("/")[2]
+    async with (
+        hosts(folder, storage=storage(server, folder, prefix, redirect)) as house,
+        trio.open_nursery() as nursery,
+    ):
+        drain = trio.Event()
+        bound = await nursery.start(main, config.load(house.file), drain)
+        host, _, port = bound["listen"][0].rpartition(":")
+        yield Cache(house, bucket, (host, int(port)))
+        drain.set()
+
+
+def fetch(url: str, headers: Mapping[str, str]) -> bytes:
+    """As a client that follows a redirect."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=10)
+    try:
+        connection.request("GET", f"{parts.path}?{parts.query}", headers=dict(headers))
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+async def test_blob_is_pulled_through_and_kept_in_the_bucket(folder: Path, seaweed_server: Seaweed) -> None:
+    async with daemon(folder, seaweed_server) as cache:
+        image = cache.house.image("library/debian", LAYER)
+        cold = await cache.pull_and_keep(image, image.layers[0])
+        assert (cold.status, cold.body == LAYER) == (200, True)
+        (key,) = cache.stored(image.layers[0])
+        piece = cache.bucket.get(key, 0, SIZE)
+        assert piece is not None
+        assert "sha256:" + hashlib.sha256(piece.data).hexdigest() == image.layers[0]
+        asked = cache.house.asked("blob")
+        warm = await cache.ask(image.blob_path(image.layers[0]))
+        assert (warm.status, warm.body == LAYER) == (200, True)
+        assert cache.house.asked("blob") == asked
+
+
+async def test_head_and_ranges_are_answered_as_from_a_disk(folder: Path, seaweed_server: Seaweed) -> None:
+    async with daemon(folder, seaweed_server) as cache:
+        image = cache.house.image("library/debian", LAYER)
+        path = image.blob_path(image.layers[0])
+        await cache.pull_and_keep(image, image.layers[0])
+        head = await cache.ask(path, "HEAD")
+        assert (head.status, head.headers["content-length"]) == (200, str(SIZE))
+        one = await cache.ask(path, range=f"bytes={MIDDLE}-{MIDDLE + 99}")
+        assert (one.status, one.body) == (206, LAYER[MIDDLE : MIDDLE + 100])
+        rest = await cache.ask(path, range=f"bytes={MIDDLE}-")
+        assert (rest.status, rest.body == LAYER[MIDDLE:]) == (206, True)
+        several = await cache.ask(path, range=f"bytes={MIDDLE}-{MIDDLE + 9},0-9")
+        assert several.status == 206
+        assert several.headers["content-type"].startswith("multipart/byteranges")
+        assert LAYER[MIDDLE : MIDDLE + 10] in several.body
+        assert LAYER[:10] in several.body
+
+
+async def test_listed_clients_are_redirected_to_what_is_stored(folder: Path, seaweed_server: Seaweed) -> None:
+    async with daemon(folder, seaweed_server, '"127.0.0.0/8"') as cache:
+        image = cache.house.image("library/debian", LAYER)
+        path = image.blob_path(image.layers[0])
+        cold = await cache.pull_and_keep(image, image.layers[0])
+        assert cold.status == 200
+        for span, body in ((None, LAYER), (f"bytes={MIDDLE}-", LAYER[MIDDLE:]), ("bytes=5-9", LAYER[5:10])):
+            headers = {} if span is None else {"range": span}
+            sent = await cache.ask(path, **headers)
+            assert (sent.status, sent.body) == (307, b"")
+            assert sent.headers["cache-control"] == "no-store"
+            assert await trio.to_thread.run_sync(fetch, sent.headers["location"], headers) == body
+
+
+async def test_what_the_store_cannot_answer_is_never_redirected(
+    folder: Path, seaweed_server: Seaweed
+) -> None:
+    async with daemon(folder, seaweed_server, '"127.0.0.0/8"') as cache:
+        image = cache.house.image("library/debian", LAYER)
+        path = image.blob_path(image.layers[0])
+        await cache.pull_and_keep(image, image.layers[0])
+        assert (await cache.ask(path, "HEAD")).status == 200
+        assert (await cache.ask(path, range="bytes=0-9,100-109")).status == 206
+        assert (await cache.ask(path, range=f"bytes={SIZE}-")).status == 416
+        other = await cache.ask(path, range="bytes=0-9", if_range=f'"{image.layers[0]}"')
+        assert (other.status, other.body) == (206, LAYER[:10])
+        assert (await cache.ask(path, if_none_match=f'"{image.layers[0]}"')).status == 304
+
+
+async def test_clients_that_are_not_listed_get_the_bytes(folder: Path, seaweed_server: Seaweed) -> None:
+    async with daemon(folder, seaweed_server, '"10.0.0.0/8"') as cache:
+        image = cache.house.image("library/debian", LAYER)
+        await cache.pull_and_keep(image, image.layers[0])
+        warm = await cache.ask(image.blob_path(image.layers[0]))
+        assert (warm.status, warm.body == LAYER) == (200, True)
+
+
+@pytest.mark.parametrize("redirect", ["", '"127.0.0.0/8"'])
+async def test_object_that_vanished_is_fetched_and_stored_again(
+    folder: Path, seaweed_server: Seaweed, redirect: str
+) -> None:
+    async with daemon(folder, seaweed_server, redirect) as cache:
+        image = cache.house.image("library/debian", LAYER)
+        await cache.pull_and_keep(image, image.layers[0])
+        (key,) = cache.stored(image.layers[0])
+        cache.bucket.delete(key)
+        again = await cache.pull_and_keep(image, image.layers[0])
+        assert (again.status, again.body == LAYER) == (200, True)
+        (other,) = cache.stored(image.layers[0])
+        assert other != key
+
+
+async def test_store_that_fails_while_running_is_gone_around(
+    folder: Path, seaweed_server: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise StoreUnreachable("down")
+
+    async with daemon(folder, seaweed_server) as cache:
+        image = cache.house.image("library/debian", LAYER, b"a small one")
+        await cache.pull_and_keep(image, image.layers[0])
+        for name in ("get", "put", "size"):
+            monkeypatch.setattr(Bucket, name, fails)
+        for digest in image.layers:
+            heard = await cache.ask(image.blob_path(digest))
+            assert (heard.status, heard.body == image.blobs[digest]) == (200, True)
+
+
+async def test_store_that_refuses_us_is_one_clear_line_and_no_daemon(
+    folder: Path, seaweed_server: Seaweed
+) -> None:
+    async with hosts(folder, storage=storage(seaweed_server, folder, "refused")) as house:
+        ini = folder / "s3.ini"
+        ini.write_text(ini.read_text().replace(SECRET_KEY, "another"))
+        with pytest.raises((StoreUnreachable, ExceptionGroup)) as caught:
+            await main(config.load(house.file), trio.Event())
+        assert "s3://test-blobs/refused did not take probe/" in _line(caught.value)
+        assert "403 Forbidden SignatureDoesNotMatch" in _line(caught.value)
+
+
+def _line(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    return str(error)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import obstore
+import pytest
+from obstore.store import MemoryStore
+
+from cacheproxy.store.bucket import Bucket, Piece
+from cacheproxy.store.errors import StoreUnreachable
+from cacheproxy.store.probe import CONTENT, prove
+from tests.seaweed import Seaweed
+
+
+class ReadOnly(Bucket):
+    def put(self, key: str, size: int, chunks: Iterator[bytes]) -> None:
+        raise StoreUnreachable(f"{self.name} did not take {key}: 403 Forbidden")
+
+
+class Forgetful(Bucket):
+    def get(self, key: str, start: int, stop: int) -> Piece | None:
+        return None
+
+
+class Whole(Bucket):
+    """Takes no notice of ranges."""
+
+    def get(self, key: str, start: int, stop: int) -> Piece | None:
+        return super().get(key, 0, len(CONTENT))
+
+
+class Keeping(Bucket):
+    def delete(self, key: str) -> None:
+        pass
+
+
+class Undeletable(Bucket):
+    def delete(self, key: str) -> None:
+        raise StoreUnreachable(f"{self.name} did not delete {key}: 403 Forbidden")
+
+
+def test_bucket_that_works_is_left_as_it_was() -> None:
+    store = MemoryStore()
+    prove(Bucket(store, "memory://test"), presigned=False)
+    assert [entry for page in obstore.list(store) for entry in page] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (ReadOnly, "did not take probe/.*403"),
+        (Forgetful, "does not have it"),
+        (Whole, "gives other bytes than those asked for"),
+        (Keeping, "says that it deleted"),
+        (Undeletable, "did not delete probe/.*403"),
+    ],
+)
+def test_what_a_bucket_cannot_do_is_said(kind: type[Bucket], said: str) -> None:
+    with pytest.raises(StoreUnreachable, match=f"^memory://test .*{said}") as caught:
+        prove(kind(MemoryStore(), "memory://test"), presigned=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_bucket_that_gives_no_addresses_is_no_place_to_redirect_to() -> None:
+    with pytest.raises(StoreUnreachable, match="no presigned address"):
+        prove(Bucket(MemoryStore(), "memory://test"), presigned=True)
+
+
+class Signing(Bucket):
+    """Gives an address of a server that answers anything with a 403."""
+
+    url = ""
+
+    def address(self, key: str, seconds: float) -> str:
+        return f"{self.url}/{key}?X-Amz-Signature=secret"
+
+
+def test_address_that_is_refused_is_said_without_its_signature() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=_refuse, args=(server,))
+        thread.start()
+        bucket = Signing(MemoryStore(), "memory://test")
+        bucket.url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(StoreUnreachable, match=r"redirected to it.* 403") as caught:
+            prove(bucket, presigned=True)
+        thread.join()
+    assert "secret" not in str(caught.value)
+
+
+def _refuse(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def test_seaweedfs_can_do_all_of_it(seaweed_server: Seaweed) -> None:
+    prove(seaweed_server.connect(), presigned=True)
