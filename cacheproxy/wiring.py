@@ -173,7 +173,11 @@ async def open_registry(settings: s.UpstreamSettings, nursery: trio.Nursery) -> 
     dialer = Dialer(gate, await _tls(settings), identified=await _identified(settings), proxy=proxy)
     async with OwnedTransport(dialer, max_idle=2 * settings.connections) as transport:
         nursery.start_soon(transport.tidy)
-        yield Registry(settings, transport, nursery)
+        registry = Registry(settings, transport, nursery)
+        try:
+            yield registry
+        finally:
+            registry.close()
 
 
 async def _tls(settings: s.UpstreamSettings) -> ssl.SSLContext:

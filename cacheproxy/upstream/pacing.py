@@ -223,6 +223,12 @@ class Pace:
     def left(self, *, probe: bool) -> None:
         self._breaker = self._breaker.left(probe=probe)
 
+    def retire(self) -> None:
+        """Nobody asks this host any more: it is no longer among those left alone."""
+        if self._breaker.open_until is not None:
+            metrics.BREAKER_OPEN.labels(self._upstream).dec()
+            self._breaker = Breaker()
+
     def _move(self, breaker: Breaker) -> None:
         was_open, is_open = self._breaker.open_until is not None, breaker.open_until is not None
         self._breaker = breaker
@@ -250,3 +256,8 @@ class Paces:
         if at not in self._paces:
             self._paces[at] = Pace(self._upstream, at[1])
         return self._paces[at]
+
+    def retire(self) -> None:
+        """The upstream is not asked any more."""
+        for pace in self._paces.values():
+            pace.retire()

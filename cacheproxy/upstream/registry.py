@@ -70,11 +70,16 @@ class Registry:
         )
         self._asker = Asker(settings, sender, slots)
         self._mirrors = Mirrors(settings.name, self.endpoints, self._asker)
+        self._paces = paces
 
     @property
     def health(self) -> list[Health]:
         """Of its address and its mirrors, in order."""
         return [endpoint.pace.health for endpoint in self.endpoints]
+
+    def close(self) -> None:
+        """Nothing is asked any more."""
+        self._paces.retire()
 
     async def head_manifest(
         self, repository: str, reference: Digest | str, *, patience: float | None = None

@@ -100,7 +100,7 @@ class BulkTLS:
         waited = False
         while True:
             data = self._decrypted()
-            if self._outgoing.pending:  # what reading made us say: a key update
+            if self._outgoing.pending and not self._ended:  # what reading made us say: a key update
                 await self._flush()
             if data or self._ended:
                 if not waited:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from cacheproxy.upstream.pacing import (
     Breaker,
     Lane,
     Pace,
+    Paces,
     RateLimit,
     parse_ratelimit,
     parse_retry_after,
@@ -234,3 +236,16 @@ async def test_gauge_counts_the_hosts_that_are_left_alone() -> None:
     one.answered(Lane.CONTROL)
     one.answered(Lane.CONTROL)
     assert gauge() == 1
+
+
+async def test_an_upstream_that_is_not_asked_any_more_is_not_left_alone_either(
+    autojump_clock: MockClock,
+) -> None:
+    paces = Paces("retired")
+    pace = paces.of(httpx.URL("https://retired.example"))
+    while not pace.health.open:
+        pace.failed(Cause.SERVER, probe=False)
+    labels = {"upstream": "retired"}
+    assert REGISTRY.get_sample_value("cacheproxy_upstream_breaker_open", labels) == 1
+    paces.retire()
+    assert REGISTRY.get_sample_value("cacheproxy_upstream_breaker_open", labels) == 0
