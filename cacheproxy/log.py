@@ -44,7 +44,7 @@ def configure(settings: Log, descriptor: int = STANDARD_ERROR) -> None:
             else structlog.processors.JSONRenderer(separators=(",", ":")),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
-        logger_factory=lambda: _Logger(descriptor),
+        logger_factory=lambda *_name: _Logger(descriptor),
     )
 
 

@@ -60,6 +60,12 @@ def test_an_event_is_one_json_object_on_one_line(pipe: Pipe) -> None:
     }
 
 
+def test_a_logger_may_have_a_name(pipe: Pipe) -> None:
+    log.configure(Log(format="json"), pipe.writer)
+    structlog.get_logger("cacheproxy.edge.server").warning("heard")
+    assert json.loads(pipe.lines()[0])["event"] == "heard"
+
+
 def test_every_json_line_begins_alike(pipe: Pipe) -> None:
     logger(pipe, "json").info("seen", a=1)
     (line,) = pipe.lines()
