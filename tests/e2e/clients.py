@@ -245,7 +245,7 @@ def _docker(folder: Path, mirror: str) -> Iterator[Client]:
     config.write_text(json.dumps(settings))
     argv = [packaged("dockerd"), "--config-file", str(config)]
     with running(Command(argv, environment(folder)), log) as process:
-        wait_until(lambda: _works(client.docker, "version"), process, log)
+        wait_until(lambda: works(client.docker, "version"), process, log)
         yield client
 
 
@@ -256,13 +256,13 @@ def _containerd(find: Callable[[str], str], settings: str) -> Started:
         program, config, log = find("containerd"), folder / "containerd.toml", folder / "containerd.log"
         config.write_text(settings.format(folder=folder))
         with running(Command([program, "--config", str(config)], environment(folder)), log) as process:
-            wait_until(lambda: _works(client.ctr, "version"), process, log)
+            wait_until(lambda: works(client.ctr, "version"), process, log)
             yield client
 
     return start
 
 
-def _works(command: Callable[..., str], *words: str) -> bool:
+def works(command: Callable[..., str], *words: str) -> bool:
     try:
         command(*words)
     except ProgramError:
