@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sqlite3
+import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,10 +16,11 @@ import obstore
 import pytest
 import trio
 
-from cacheproxy import config
+from cacheproxy import config, store
 from cacheproxy.app import main
 from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.errors import StoreUnreachable
+from cacheproxy.wiring import CannotStart
 from tests.faults.client import Address, Heard, ask
 from tests.faults.house import House, Image, hosts
 from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
@@ -48,9 +51,16 @@ class Cache:
         await self.ask(image.manifest_path())
         heard = await self.ask(image.blob_path(digest))
         with trio.fail_after(20):
-            while not self.stored(digest) or any((self.house.state / "blobs" / "partial").iterdir()):
+            while self._location(digest) not in self.stored(digest):
                 await trio.sleep(0.02)
         return heard
+
+    def _location(self, digest: str) -> str:
+        """Where the rows say that it is."""
+        path = f"file:{self.house.state}/cacheproxy.db?mode=ro"
+        with closing(sqlite3.connect(path, uri=True)) as database:
+            rows = database.execute("SELECT location FROM blob WHERE digest = ?", (digest,)).fetchall()
+        return str(rows[0][0])
 
 
 def storage(server: Seaweed, folder: Path, prefix: str, redirect: str = "") -> str:
@@ -202,6 +212,26 @@ async def test_store_that_refuses_us_is_one_clear_line_and_no_daemon(
             await main(config.load(house.file), trio.Event())
         assert "s3://test-blobs/refused did not take probe/" in _line(caught.value)
         assert "403 Forbidden SignatureDoesNotMatch" in _line(caught.value)
+
+
+async def test_missing_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(store, "objects")
+    monkeypatch.setitem(sys.modules, "cacheproxy.store.objects", None)
+    async with hosts(folder, storage=f'blobs = "s3://{BUCKET}"') as house:
+        with pytest.raises(CannotStart, match=r"install cacheproxy\[objects\]"):
+            await main(config.load(house.file), trio.Event())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "empty"), ("[default]\nhush = x", "what is there may hold aws_access_key_id")]
+)
+async def test_credentials_that_are_none_are_said(folder: Path, text: str, said: str) -> None:
+    (folder / "s3.ini").write_text(text)
+    objects = f'blobs = "s3://{BUCKET}"\n[storage.objects]\ncredentials = {{ file = "s3.ini" }}'
+    async with hosts(folder, storage=objects) as house:
+        with pytest.raises(CannotStart, match=f"^storage.objects.credentials: .*{said}") as caught:
+            await main(config.load(house.file), trio.Event())
+    assert "hush" not in str(caught.value)
 
 
 def _line(error: BaseException) -> str:
