@@ -95,6 +95,8 @@ class Fill:
         self.file: FillFile | None = None
         self.proven = False
         self.failure: Exception | None = None
+        self.lied = False
+        """The bytes that came were not the digest's."""
         self.starved = False
         """The disk, or the database, had no room."""
         self.result = "abandoned"
@@ -191,6 +193,7 @@ class Fill:
         """Raises UpstreamError when the bytes are not the digest's."""
         actual = file.hexdigest()
         if actual != self.digest.hex:
+            self.lied = True
             what = f"sent bytes whose digest is {self.digest.algorithm}:{actual}, not {self.digest}"
             raise UpstreamError(Cause.PROTOCOL, what, self.route.current.source.upstream.name)
         self.proven, self.result = True, "unkept"

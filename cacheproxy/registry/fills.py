@@ -14,11 +14,14 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.registry import metrics
 from cacheproxy.registry.fill import Fill, FillRules
 from cacheproxy.registry.space import Space
-from cacheproxy.registry.transfer import Route, Source
+from cacheproxy.registry.transfer import Endpoint, Route, Source
 from cacheproxy.registry.uncached import Uncached
 from cacheproxy.store.partial import Partial
 
 log = structlog.get_logger()
+
+LIARS_KEPT = 1024
+"""Digests for which it is remembered who sent wrong bytes."""
 
 DISK_THREADS = 8
 """Threads that write, hash and sync for all fills together: a slow disk may hold so many, and nothing else
@@ -65,6 +68,8 @@ class Fills:
         self._room = room
         self._running: dict[Digest, Fill] = {}
         self._disk = trio.CapacityLimiter(DISK_THREADS)
+        self._liars: dict[Digest, set[Endpoint]] = {}
+        """Who had a part in bytes that were not the digest's: the next fill asks the others first."""
 
     async def join(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str]:
         """A view of a blob that is not stored, and the outcome: coalesced, miss, or bypass (uncached)."""
@@ -76,7 +81,8 @@ class Fills:
         return followed
 
     def _start(self, digest: Digest, size: int, source: Source) -> BlobView:
-        fill = Fill(digest, size, Route(source), self._rules, self._disk, self._detour)
+        route = Route(source, self._liars.get(digest, ()))
+        fill = Fill(digest, size, route, self._rules, self._disk, self._detour)
         self._running[digest] = fill
         view = fill.join()
         self._nursery.start_soon(self._run, fill)
@@ -97,7 +103,7 @@ class Fills:
     def around(self, digest: Digest, size: int, source: Source, reason: str) -> BlobView:
         """Straight from the upstream, for one reader; `reason` is counted."""
         metrics.UNCACHED.labels(reason).inc()
-        return Uncached(digest, size, Route(source), self._nursery)
+        return Uncached(digest, size, Route(source, self._liars.get(digest, ())), self._nursery)
 
     def running(self, digest: Digest) -> bool:
         return digest in self._running
@@ -112,6 +118,11 @@ class Fills:
             return None
         return 0 if fill.file is None else fill.file.held.total
 
+    def _distrust(self, fill: Fill) -> None:
+        while len(self._liars) >= LIARS_KEPT:
+            del self._liars[next(iter(self._liars))]
+        self._liars.setdefault(fill.digest, set()).update(fill.route.brought)
+
     async def _run(self, fill: Fill) -> None:
         metrics.FILLS_RUNNING.inc()
         try:
@@ -123,6 +134,8 @@ class Fills:
             metrics.FILLS.labels(fill.result).inc()
             if fill.result != "stored":
                 self._space.keep_part(fill.digest, fill.left_behind)
+            if fill.lied:
+                self._distrust(fill)
             if fill.starved:
                 self._room.ran_out(fill.size)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -90,6 +90,10 @@ class Source:
     repository: str
 
 
+Endpoint = tuple[str, int]
+"""An upstream's name, and which of its endpoints."""
+
+
 @dataclass(eq=False, slots=True)
 class Candidate:
     """One endpoint of a source, and the strong ETag by which it knows the blob."""
@@ -97,6 +101,10 @@ class Candidate:
     source: Source
     endpoint: int
     etag: str | None = None
+
+    @property
+    def name(self) -> Endpoint:
+        return self.source.upstream.name, self.endpoint
 
     def open(self, digest: Digest, claim: Claim, size: int) -> AbstractAsyncContextManager[Stream]:
         whole = claim.position == 0 and claim.stop == size
@@ -119,9 +127,13 @@ class Route:
     Shared by all transfers of a blob; how often one of them failed in a row is its own business.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, suspects: Collection[Endpoint] = ()) -> None:
+        """`suspects` have sent wrong bytes for this blob before: they are asked when nobody else has it."""
         self._candidates: list[Candidate] = []
+        self._suspects = suspects
         self._at = 0
+        self.brought: set[Endpoint] = set()
+        """Who has sent bytes."""
         self.progress = False
         """A transfer has brought something: clients wait for the rest."""
         self.add(source)
@@ -129,7 +141,10 @@ class Route:
     def add(self, source: Source) -> None:
         """Another repository is known to have it: its endpoints come last."""
         if all(known.source != source for known in self._candidates):
+            here = self._candidates[self._at] if self._candidates else None
             self._candidates += [Candidate(source, n) for n in range(len(source.upstream.endpoints))]
+            self._candidates.sort(key=lambda candidate: candidate.name in self._suspects)
+            self._at = 0 if here is None else self._candidates.index(here)
 
     @property
     def current(self) -> Candidate:
@@ -189,6 +204,7 @@ async def bring(
                 _judge(stream, claim, size, candidate)
                 candidate.etag = stream.etag
                 opened(stream)
+                route.brought.add(candidate.name)
                 begun = claim.position  # elsewhere, where the upstream does no ranges
                 await _pour(stream, claim, candidate, deliver)
         except UpstreamError as error:

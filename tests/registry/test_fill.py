@@ -668,3 +668,15 @@ async def test_fault_of_ours_at_the_end_of_a_fill_ends_no_daemon(
         with pytest.raises(UpstreamError):
             await pull(all_fills, upstream)
         assert await pull(all_fills, upstream) == upstream.data
+
+
+async def test_endpoint_that_sent_wrong_bytes_is_asked_last(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.mirrors = 2
+    upstream.faults = [lies]
+    async with fills(shelf) as all_fills:
+        with pytest.raises(UpstreamError):
+            await pull(all_fills, upstream)
+        assert await pull(all_fills, upstream) == upstream.data
+    assert [answer.endpoint for answer in upstream.answers] == [0, 1]
