@@ -27,7 +27,9 @@ from bench.report import Results
 from bench.servers import Server, direct, started
 
 DOCUMENT = tools.REPOSITORY / "docs" / "benchmarks.md"
-OURS = ("ours", "single")
+OURS = ("ours", "single", "ours-tls")
+_TOLD = frozenset(("direct", "single", "ours-tls", "distribution-tls"))
+"""Servers whose versions another one tells, or none."""
 TROUBLE = (BenchError, OSError, subprocess.SubprocessError, HTTPException)
 """What a server, a load generator or the origin may do to us."""
 IDLE = 0.5
@@ -111,7 +113,7 @@ class Benchmark:
             if samples and key not in self.failed
         }
         titles = {"direct": "direct", **{name: peer.title for name, peer in PEERS.items()}}
-        versions = {name: PEERS[name].version() for name in self.servers if name not in {"direct", "single"}}
+        versions = {name: PEERS[name].version() for name in self.servers if name not in _TOLD}
         return Results(medians, self.failed, titles, versions)
 
 

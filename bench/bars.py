@@ -62,6 +62,10 @@ def _against(line: str, key: str, text: str, limit: float, at_least: bool = Fals
     return Bar(line, key, text, Kind.RATIO, limit, at_least, (base or line, "distribution"))
 
 
+def _over_tls(line: str, key: str, text: str, limit: float, at_least: bool = False) -> Bar:
+    return Bar(line, key, text, Kind.RATIO, limit, at_least, (line, "distribution-tls"), "ours-tls")
+
+
 _WHOLE = 1.005
 """1.00 x the size, to two decimals."""
 _ALONE = ("cold-one", "direct")
@@ -77,6 +81,8 @@ BARS = (
     _against("blob-8", "rate", "≥ 1.1 x distribution's GiB/s", 1.1, at_least=True),
     _against("blob-8", "cpu", "≤ 0.7 of its CPU a GiB", 0.7),
     _against("blob-1mib", "requests", "≥ 1.6 x distribution's req/s", 1.6, at_least=True),
+    _over_tls("tls-manifest", "rate", "≥ 2 x distribution's req/s", 2, at_least=True),
+    _over_tls("tls-blob-8", "cpu", "≤ 1.5 x its CPU a GiB", 1.5),
     Bar("cold-one", "first", "first layer byte ≤ direct + 20 ms", Kind.EXCESS, 20, False, _ALONE, "single"),
     Bar("cold-one", "seconds", "total ≤ 1.05 x direct", Kind.RATIO, 1.05, False, _ALONE, "single"),
     Bar("cold-one", "upstream", "upstream bytes 1.00 x size", Kind.VALUE, _WHOLE, subject="single"),

@@ -30,6 +30,7 @@ class Line:
 
 
 CACHES = ("ours", "distribution", "drayage", "nginx")
+OVER_TLS = ("ours-tls", "distribution-tls")
 _FAILURES = Column("failures", "failures", "{:.0f}")
 _CLIENT = Column("client", "client's cores")
 _MANIFEST = (
@@ -93,6 +94,22 @@ LINES = {
             measures.small_blobs,
             CACHES,
             (Column("requests", "req/s", "{:,.0f}"), *_BLOB),
+            warm=True,
+        ),
+        Line(
+            "tls-manifest",
+            "Warm manifest by digest over TLS, 64 connections",
+            measures.manifest_by_digest,
+            OVER_TLS,
+            _MANIFEST,
+            warm=True,
+        ),
+        Line(
+            "tls-blob-8",
+            "Warm 512 MiB blob over TLS, 8 streams",
+            measures.blob_eight_streams,
+            OVER_TLS,
+            _BLOB,
             warm=True,
         ),
         Line(

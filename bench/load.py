@@ -60,11 +60,12 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def request(port: int, path: str, connections: int, seconds: float) -> Requests:
+def request(port: int, path: str, connections: int, seconds: float, secure: bool = False) -> Requests:
     """One path, again and again, by wrk with one thread."""
+    scheme = "https" if secure else "http"
     argv = (
         *(tools.path("wrk"), "-t1", f"-c{connections}", f"-d{max(round(seconds), 1)}s", "-s", str(REPORT)),
-        *("-H", f"Accept: {ACCEPT}", f"http://127.0.0.1:{port}{path}"),
+        *("-H", f"Accept: {ACCEPT}", f"{scheme}://127.0.0.1:{port}{path}"),
     )
     before = _children()
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + GRACE, check=False)

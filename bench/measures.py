@@ -110,14 +110,14 @@ def warm(run: Run, server: Server) -> None:
     """Everything the warm lines ask for is pulled twice, and proven by its digest."""
     for image in (run.manifest, run.small, run.big) * 2:
         paths = [image.by_tag, image.by_digest, *(blob.path for blob in image.layers)]
-        found = load.read(Plan(server.port, [server.paths(paths)], WITHIN, verify=True))
+        found = load.read(Plan(server.port, [server.paths(paths)], WITHIN, verify=True, secure=server.secure))
         server.prove(found, [image.digest, image.digest, *(blob.digest for blob in image.layers)])
     _sync()
 
 
 def _manifest(run: Run, server: Server, path: str) -> Sample:
     with _metered(run, server) as meter:
-        done = load.request(server.port, server.path(path), 64, run.scale.seconds)
+        done = load.request(server.port, server.path(path), 64, run.scale.seconds, server.secure)
     return {
         "rate": done.count / done.elapsed,
         "cpu": meter.cpu / done.count * 10_000,
@@ -138,7 +138,8 @@ def manifest_by_tag(run: Run, server: Server, _turn: int) -> Sample:
 
 
 def _blobs(run: Run, server: Server, clients: list[list[str]], seconds: float) -> Sample:
-    plan = Plan(server.port, [server.paths(paths) for paths in clients], WITHIN, seconds=seconds)
+    everyones = [server.paths(paths) for paths in clients]
+    plan = Plan(server.port, everyones, WITHIN, seconds=seconds, secure=server.secure)
     with _metered(run, server) as meter:
         done = load.read(plan)
     return {

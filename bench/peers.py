@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import trustme
+
 from bench import tools
 from bench.processes import BenchError, Command
 from cacheproxy import __version__
@@ -21,7 +23,7 @@ OURS = """\
 [server]
 listen = ["127.0.0.1:{port}"]
 metrics = "127.0.0.1:{spare_port}"
-
+{tls}
 [storage]
 state = "{folder}/state"
 {extra}
@@ -31,6 +33,7 @@ default = true
 url = "http://127.0.0.1:{origin}"
 allow_addresses = ["127.0.0.0/8"]
 """
+OURS_TLS = 'tls = {{ certificate = "{folder}/server.pem" }}'
 ONE_TRANSFER = """
 [cache]
 parallel = "never"
@@ -46,8 +49,14 @@ storage:
     rootdirectory: {folder}/state
 http:
   addr: 127.0.0.1:{port}
+{tls}
 proxy:
   remoteurl: http://127.0.0.1:{origin}
+"""
+DISTRIBUTION_TLS = """\
+  tls:
+    certificate: {folder}/server.pem
+    key: {folder}/server.pem
 """
 
 DRAYAGE = """\
@@ -116,10 +125,12 @@ class Peer:
     """What stands before the repository's name in its paths."""
     fill_store: Callable[[Path, int], None] | None = None
     """Fills the store that a configuration names with so many cached images."""
+    secure: bool = False
+    """It speaks TLS."""
 
 
-def _written(place: Place, text: str, extra: str = "") -> str:
-    """The path of the configuration, after writing it."""
+def _written(place: Place, text: str, extra: str = "", tls: str = "") -> str:
+    """The path of the configuration, after writing it; with `tls`, beside a certificate and its key."""
     path = place.folder / CONFIG
     path.write_text(
         text.format(
@@ -128,15 +139,19 @@ def _written(place: Place, text: str, extra: str = "") -> str:
             spare_port=place.spare_port,
             origin=place.origin,
             extra=extra,
+            tls=tls.format(folder=place.folder),
         )
     )
+    if tls:
+        issued = trustme.CA().issue_cert("127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(place.folder / "server.pem")
     (place.folder / "state").mkdir(exist_ok=True)
     return str(path)
 
 
-def _ours(extra: str) -> Callable[[Place], Command]:
+def _ours(extra: str = "", tls: str = "") -> Callable[[Place], Command]:
     def command(place: Place) -> Command:
-        config = _written(place, OURS, extra)
+        config = _written(place, OURS, extra, tls)
         return Command((sys.executable, "-m", "cacheproxy", "serve", "--config", config), {})
 
     return command
@@ -149,9 +164,12 @@ def _fill_store(config: Path, images: int) -> None:
         raise BenchError(f"filling the store ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
-def _distribution(place: Place) -> Command:
-    config = _written(place, DISTRIBUTION)
-    return Command((tools.path("registry"), "serve", config), {"OTEL_TRACES_EXPORTER": "none"})
+def _distribution(tls: str = "") -> Callable[[Place], Command]:
+    def command(place: Place) -> Command:
+        config = _written(place, DISTRIBUTION, tls=tls)
+        return Command((tools.path("registry"), "serve", config), {"OTEL_TRACES_EXPORTER": "none"})
+
+    return command
 
 
 def _drayage(place: Place) -> Command:
@@ -170,9 +188,17 @@ def _tool_version(name: str) -> Callable[[], str]:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("ours", "cacheproxy", _ours(""), lambda: __version__, fill_store=_fill_store),
+        Peer("ours", "cacheproxy", _ours(), lambda: __version__, fill_store=_fill_store),
         Peer("single", 'cacheproxy, parallel = "never"', _ours(ONE_TRANSFER), lambda: __version__),
-        Peer("distribution", "distribution", _distribution, _tool_version("registry")),
+        Peer("ours-tls", "cacheproxy, TLS", _ours(tls=OURS_TLS), lambda: __version__, secure=True),
+        Peer("distribution", "distribution", _distribution(), _tool_version("registry")),
+        Peer(
+            "distribution-tls",
+            "distribution, TLS",
+            _distribution(DISTRIBUTION_TLS),
+            _tool_version("registry"),
+            secure=True,
+        ),
         Peer("drayage", "drayage", _drayage, _tool_version("drayage"), prefix="/v2/docker.io/"),
         Peer("nginx", "nginx", _nginx, _tool_version("nginx")),
     )

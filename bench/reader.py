@@ -3,11 +3,13 @@
 `python -m bench.reader` takes a plan as JSON on standard input and prints a report as JSON. It is a process
 of its own so that its processor time is known and the harness around it does not disturb its clock.
 
-plan:   {"port", "clients": [[path, ...], ...], "within": seconds, "seconds": null or float, "verify": bool}
+plan:   {"port", "clients": [[path, ...], ...], "within": seconds, "seconds": null or float, "verify": bool,
+         "secure": bool}
 report: {"cpu", "clients": [{"answers": [...], "error": null or text}]}
 answer: {"began", "first", "ended": seconds since the start, "status", "size", "sha256": hex or null}
 
-With `seconds`, each client goes round its paths until then and ends with the answer it is reading.
+With `seconds`, each client goes round its paths until then and ends with the answer it is reading; `secure`
+means over TLS, with certificates unchecked.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import hashlib
 import json
 import select
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +26,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import cycle
 from typing import Any
+
+from bench.processes import unverified
 
 STEP = 256 * 1024
 """Bytes a read asks for: they fit the L2 cache, so taking them costs the least that a real client pays."""
@@ -46,6 +51,7 @@ class Plan:
     within: float
     seconds: float | None = None
     verify: bool = False
+    secure: bool = False
 
 
 @dataclass(slots=True)
@@ -71,6 +77,40 @@ def length_of(head: bytes) -> int:
     raise AnswerError(f"no Content-Length: {head[:200]!r}")
 
 
+class Tunnel:
+    """TLS over a socket, in bulk: a load generator that reads record by record would measure itself."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Shakes hands; `connection` still waits."""
+        self.connection = connection
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = unverified().wrap_bio(self.incoming, self.outgoing)
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                connection.sendall(self.outgoing.read())
+                self.incoming.write(connection.recv(HEAD_LIMIT))
+            else:
+                connection.sendall(self.outgoing.read())
+                return
+
+    def send(self, data: bytes) -> None:
+        self.tls.write(data)
+        self.connection.send(self.outgoing.read())
+
+    def records(self) -> Iterator[memoryview]:
+        """What each record says that is here."""
+        while True:
+            try:
+                data = self.tls.read(STEP)
+            except ssl.SSLWantReadError:
+                return
+            if not data:
+                raise AnswerError("closed")
+            yield memoryview(data)
+
+
 @dataclass(slots=True)
 class Client:
     """One connection and the requests it sends, one after the other. Steps return False when it is done."""
@@ -85,6 +125,7 @@ class Client:
     left: int | None = None
     """Body bytes to come; None: still in the head."""
     digest: Any = None
+    tunnel: Tunnel | None = None
 
     def now(self) -> float:
         return time.perf_counter() - self.start
@@ -94,6 +135,8 @@ class Client:
         self.answers.append(Answer(self.now()))
         self.connection.connect(("127.0.0.1", self.plan.port))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.plan.secure:
+            self.tunnel = Tunnel(self.connection)
         self.connection.setblocking(False)
         self.send(next(self.paths))
         return True
@@ -110,7 +153,7 @@ class Client:
 
     def send(self, path: str) -> None:
         request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.plan.port}\r\nAccept: {ACCEPT}\r\n\r\n"
-        self.connection.send(request.encode())
+        (self.tunnel or self.connection).send(request.encode())
         self.head.clear()
         self.left = None
         self.digest = hashlib.sha256() if self.plan.verify else None
@@ -119,9 +162,15 @@ class Client:
         count = self.connection.recv_into(buffer)
         if count == 0:
             raise AnswerError(f"closed with {self.left} bytes to come after {bytes(self.head[:100])!r}")
+        if self.tunnel is None:
+            return self.hear(buffer[:count])
+        self.tunnel.incoming.write(buffer[:count])
+        return all(self.hear(data) for data in self.tunnel.records())
+
+    def hear(self, data: memoryview) -> bool:
         if self.left is not None:
-            return self.take(buffer[:count])
-        body = self.take_head(buffer[:count])
+            return self.take(data)
+        body = self.take_head(data)
         return True if body is None else self.take(body)
 
     def take_head(self, data: memoryview) -> memoryview | None:

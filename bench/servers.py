@@ -28,6 +28,10 @@ class Server:
     """None: the origin itself, asked directly."""
     resident_at_start: int = 0
 
+    @property
+    def secure(self) -> bool:
+        return self.peer is not None and self.peer.secure
+
     def path(self, rest: str) -> str:
         return self.prefix + rest
 
@@ -53,7 +57,7 @@ def started(peer: Peer, folder: Path, origin: Origin) -> Iterator[Server]:
     place = Place(folder, free_port(), free_port(), origin.port)
     log = folder / "log"
     with running(peer.command(place), log) as process:
-        wait_until(lambda: answers(place.port, "/v2/"), process, log)
+        wait_until(lambda: answers(place.port, "/v2/", peer.secure), process, log)
         time.sleep(CALM)
         resident = memory(process.pid).resident
         yield Server(peer.name, peer.title, place.port, process.pid, peer.prefix, peer, resident)

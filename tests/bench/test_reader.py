@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+import trustme
 
 from bench.reader import Answer, Client, Plan, run
 
@@ -93,3 +97,25 @@ def test_nobody_listening_is_an_error_of_that_client() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert "ConnectionRefusedError" in str(read(port, ["/"]).error)
+
+
+def test_over_tls_records_are_read_one_after_the_other() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    body = os.urandom(100_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+
+    def say(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            for piece in (head + body, head + body[:1], body[1:], b""):
+                if piece.startswith(b"HTTP"):
+                    connection.recv(65536)
+                connection.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=say, args=(listener,))
+        thread.start()
+        (client,) = run(Plan(listener.getsockname()[1], [["/a", "/b"]], within=5, verify=True, secure=True))
+        thread.join(5)
+    assert client.error is None
+    assert [answer.sha256 for answer in client.answers] == [hashlib.sha256(body).hexdigest()] * 2
