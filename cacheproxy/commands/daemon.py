@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ RUNTIME = Path("/run/cacheproxy")
 
 ANSWER_WITHIN = 120.0
 """Seconds for one answer; what takes longer is a job that is asked about."""
+
+_CREDENTIALS = struct.Struct("3i")
+"""unix(7), struct ucred: process, user, group."""
 
 
 class NoDaemon(click.ClickException):
@@ -45,6 +49,12 @@ class Daemon:
 
     def post(self, path: str, **values: object) -> Any:
         return self._ask("POST", path, json.dumps(values).encode())
+
+    def user(self) -> int:
+        """Whose process listens on the socket. Raises NoDaemon."""
+        with self._connected() as connected:
+            told = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(told)[1])
 
     def _ask(self, method: str, target: str, body: bytes | None) -> Any:
         connection = _Connection(self._connected())

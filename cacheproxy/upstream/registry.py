@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -162,6 +163,16 @@ class Registry:
         async with self._asker.ask(self.endpoints[endpoint], call) as answer:
             yield blobstream.opened(answer, endpoint, ranged=wanted is not None)
 
+    async def ping(self, endpoint: int, patience: float) -> float | None:
+        """That an endpoint speaks the API, and takes our credentials where it asks for some; in `patience` s.
+
+        `endpoint` is an index of `endpoints`. Returns its clock, in seconds since the epoch; None: it tells
+        none.
+        """
+        call = Call("GET", operations.path(operations.Ping()), "ping", "", deadline=self._deadline(patience))
+        async with self._asker.ask(self.endpoints[endpoint], call) as answer:
+            return _date(answer)
+
     async def list_tags(self, repository: str) -> list[str]:
         """All tags, in the upstream's order; the first 100 000 of them where there are more."""
         target = operations.path(operations.Tags(repository))
@@ -211,6 +222,13 @@ def _endpoint(
 
 def _pull(repository: str) -> str:
     return f"repository:{repository}:pull"
+
+
+def _date(answer: Answer) -> float | None:
+    try:
+        return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except ValueError:
+        return None
 
 
 def _media_type(answer: Answer) -> str | None:

@@ -615,3 +615,24 @@ async def test_clients_that_go_away_at_any_moment_leave_nothing_taken(
                 assert await blob(client, Digest.of(DATA)) == DATA
                 assert (await client.get_manifest("a/b", "1")).digest == digest
         assert descriptors() <= before + 8
+
+
+# Ping
+
+
+async def test_ping_tells_the_upstreams_clock(origin: Origin) -> None:
+    origin.fault({"method": "GET"}, faults.header("Date", "Tue, 24 Nov 2026 12:00:00 GMT"))
+    async with registry(origin) as client:
+        assert await client.ping(0, 5.0) == 1795521600.0
+
+
+async def test_ping_logs_in(origin: Origin, tmp_path: Path) -> None:
+    origin.auth, origin.users["me"] = "bearer", "right"
+    secret = tmp_path / "secret"
+    secret.write_text("wrong")
+    login = FixedLogin("me", FileSecret(secret))
+    async with registry(origin, credentials=login) as client:
+        assert await cause(client.ping(0, 5.0)) is Cause.AUTH
+    secret.write_text("right")
+    async with registry(origin, credentials=login) as client:
+        await client.ping(0, 5.0)

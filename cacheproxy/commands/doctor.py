@@ -1,0 +1,55 @@
+"""What is wrong around the daemon, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cacheproxy.commands.daemon import Daemon, NoDaemon
+from cacheproxy.commands.options import Load, as_json, config_file, report
+from cacheproxy.commands.words import table
+
+if TYPE_CHECKING:
+    from cacheproxy.commands.checks import Finding
+
+
+@click.command()
+@config_file
+@as_json
+@click.pass_obj
+def doctor(load: Load, file: Path | None, machine: bool) -> None:
+    """Look at folders, disk, clock and every upstream (DNS, TLS, login); ends with 1 if something fails."""
+    from cacheproxy.commands import checks
+    from cacheproxy.commands.upstream_checks import ask_upstreams
+
+    config = load(file)
+    daemon, finding = _daemon(Daemon.of(config))
+    findings: list[Finding] = [finding, *checks.folders(config, daemon), *checks.disk(config)]
+    findings += ask_upstreams(config)
+    report([asdict(finding) for finding in findings], machine, lines)
+    if any(finding.level == "fail" for finding in findings):
+        sys.exit(1)
+
+
+def _daemon(daemon: Daemon) -> tuple[int | None, Finding]:
+    """The user that it runs as; None: it does not run."""
+    from cacheproxy.commands.checks import Finding
+
+    try:
+        user = daemon.user()
+    except NoDaemon as error:
+        return None, Finding("warn", "daemon", "is not running, or may not be asked", error.message)
+    return user, Finding("ok", "daemon", f"is running as user {user}")
+
+
+def lines(findings: Any) -> Iterator[str]:
+    rows = table((finding["level"], finding["what"], finding["said"]) for finding in findings)
+    for row, finding in zip(rows, findings, strict=True):
+        yield row
+        if finding["advice"]:
+            yield f"      -> {finding['advice']}"

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import os
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cacheproxy import config
+from cacheproxy.commands import checks, upstream_checks
+from cacheproxy.commands.checks import Finding
+from tests.commands.desk import Desk, at_desk
+from tests.faults.house import hosts
+from tests.origin import faults
+
+
+async def findings(desk: Desk) -> dict[str, Any]:
+    """By what they are about; an upstream of this configuration always fails, nowhere.test."""
+    result = await desk.run("doctor", "--json")
+    assert result.exit_code == 1
+    found = {row["what"]: row for row in json.loads(result.stdout)}
+    assert found["nowhere.test"]["level"] == "fail"
+    return found
+
+
+async def test_a_house_in_order_is_fine(folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        desk.house.registry.origin.fault({"method": "GET"}, faults.header("Date", formatdate(usegmt=True)))
+        found = await findings(desk)
+        said = (await desk.run("doctor")).stdout
+    assert {what: row["level"] for what, row in found.items() if what != "nowhere.test"} == {
+        "daemon": "ok",
+        "state and database": "ok",
+        "blobs": "ok",
+        "disk": "ok",
+        "docker-hub": "ok",
+        "clock": "ok",
+    }
+    assert found["daemon"]["said"] == f"is running as user {os.geteuid()}"
+    assert "fail  nowhere.test" in said
+    assert "      -> look at its url and at /etc/resolv.conf" in said
+
+
+async def test_without_a_daemon_the_rest_is_looked_at(folder: Path) -> None:
+    async with hosts(folder) as house:
+        found = await findings(Desk(house))
+    assert found["daemon"]["level"] == "warn"
+    assert found["state and database"]["advice"] == "the daemon makes it at its first start"
+    assert found["docker-hub"]["level"] == "ok"
+
+
+async def test_a_login_that_is_refused_is_found(folder: Path) -> None:
+    (folder / "secret").write_text("wrong")
+    login = 'credentials = { username = "builder", password = { file = "secret" } }'
+    async with hosts(folder, upstream=login) as house:
+        house.registry.origin.auth = "bearer"
+        house.registry.origin.users["builder"] = house.auth.origin.users["builder"] = "right"
+        found = await findings(Desk(house))
+        assert found["docker-hub"]["level"] == "fail"
+        assert found["docker-hub"]["advice"] == "look at the credentials of this upstream"
+        (folder / "secret").write_text("right")
+        found = await findings(Desk(house))
+    assert found["docker-hub"]["level"] == "ok"
+    assert "with its credentials" in found["docker-hub"]["said"]
+
+
+async def test_an_upstream_that_is_gone_is_found(folder: Path) -> None:
+    async with hosts(folder) as house:
+        await house.registry.stop()
+        found = await findings(Desk(house))
+    assert (found["docker-hub"]["level"], found["clock"]["level"]) == ("fail", "warn")
+    assert "firewall" in found["docker-hub"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("skews", "level"), [([0.4], "ok"), ([-0.4, 0.2, 900.0], "ok"), ([30.0], "warn"), ([-600.0], "fail")]
+)
+def test_the_clock_is_judged_by_most_upstreams(skews: list[float], level: str) -> None:
+    answers = [upstream_checks._Answer(Finding("ok", "x", ""), skew) for skew in skews]
+    assert [finding.level for finding in upstream_checks._clock(answers)] == [level]
+
+
+def loaded(folder: Path, cache: str = "") -> config.Config:
+    (folder / "c.toml").write_text(f'[storage]\nstate = "{folder}/state"\n[cache]\n{cache}')
+    return config.load(folder / "c.toml", {})
+
+
+def test_a_folder_of_another_user_is_found(tmp_path: Path) -> None:
+    (tmp_path / "state" / "blobs").mkdir(parents=True, mode=0o700)
+    found = list(checks.folders(loaded(tmp_path), os.geteuid() + 1))
+    assert [finding.level for finding in found] == ["fail", "fail"]
+    assert found[0].advice.startswith("chown")
+
+
+def test_a_folder_that_everybody_may_look_into_is_found(tmp_path: Path) -> None:
+    (tmp_path / "state" / "blobs").mkdir(parents=True)
+    (tmp_path / "state" / "blobs").chmod(0o755)
+    state, blobs = checks.folders(loaded(tmp_path), None)
+    assert (state.level, blobs.advice) == ("ok", f"chmod o= {tmp_path}/state/blobs")
+
+
+def test_a_full_disk_is_found(tmp_path: Path) -> None:
+    (finding, *_) = checks.disk(loaded(tmp_path, 'min_free = "100%"'))
+    assert finding.level == "fail"
+
+
+def test_a_budget_beyond_the_disk_is_found(tmp_path: Path) -> None:
+    assert [finding.what for finding in checks.disk(loaded(tmp_path, 'budget = "100%"'))] == [
+        "disk",
+        "budget",
+    ]
