@@ -38,12 +38,21 @@ def parse(data: bytes) -> tuple[str, str, dict[str, str]] | None:
     method, target, block = match.groups()
     fields = _fields(block)
     headers = {name.lower(): value for name, value in fields}
-    # A repeated field, even one that may be repeated, is the slow path's business.
-    if len(headers) != len(fields) or not (_NOT_PLAIN.isdisjoint(headers) or _only_keep_alive(headers)):
+    if len(headers) != len(fields) and not _only_accepts_repeat(headers, fields):
+        return None
+    if not (_NOT_PLAIN.isdisjoint(headers) or _only_keep_alive(headers)):
         return None
     if "host" not in headers or grammar.host(headers["host"]) is None:
         return None
     return method, target, headers
+
+
+def _only_accepts_repeat(headers: dict[str, str], fields: list[tuple[str, str]]) -> bool:
+    """docker and podman name each media type in a field of its own. Any other repeated field, even one that
+    may be repeated, is the slow path's business."""
+    accepts = [value for name, value in fields if name.lower() == "accept"]
+    headers["accept"] = ", ".join(accepts)
+    return len(headers) - 1 + len(accepts) == len(fields)
 
 
 def _only_keep_alive(headers: dict[str, str]) -> bool:

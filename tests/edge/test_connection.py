@@ -12,7 +12,7 @@ from cacheproxy.edge.message import Request, Response
 from tests.edge.harness import Running, Scripted, ready, serving
 
 PLAIN = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
-ODD = b"GET /%d HTTP/1.1\r\nHost: a\r\nAccept: x\r\nAccept: y\r\n\r\n"
+ODD = b"GET /%d HTTP/1.1\r\nHost: a\r\nVia: x\r\nVia: y\r\n\r\n"
 SMALL = b"PUT /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
 
 

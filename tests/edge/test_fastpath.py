@@ -36,6 +36,12 @@ def test_an_explicit_keep_alive_is_plain() -> None:
     assert fastpath.parse(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n") is not None
 
 
+def test_repeated_accepts_are_plain() -> None:
+    """As docker and podman ask for manifests."""
+    data = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: x\r\nX: z\r\naccept: y\r\n\r\n"
+    assert fastpath.parse(data) == ("GET", "/", {"host": "a", "accept": "x, y", "x": "z"})
+
+
 def test_a_range_is_plain() -> None:
     parsed = fastpath.parse(b"GET / HTTP/1.1\r\nHost: [::1]:5000\r\nRange: bytes=0-\r\n\r\n")
     assert parsed is not None
@@ -58,7 +64,8 @@ def test_a_range_is_plain() -> None:
         b"GET / HTTP/1.1\r\nAccept: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a/../b?x#y\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nAccept: x\r\nAccept: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nVia: x\r\nVia: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nVia: x\r\nAccept: a\r\nAccept: b\r\nVia: y\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",

@@ -138,7 +138,7 @@ async def test_a_drain_ends_idle_connections_and_serve(
 ) -> None:
     client, odd, fresh = await server.connect(), await server.connect(), await server.connect()
     await client.get("/")
-    await odd.get("/", "Accept: x", "Accept: y")
+    await odd.get("/", "Via: x", "Via: y")
     await settle()
     server.drain.set()
     for idle in (client, odd, fresh):

@@ -52,7 +52,7 @@ async def test_requests_in_a_row(server: Running, app: Scripted) -> None:
     client = await server.secure(CLIENT)
     assert (await client.get("/one")).body == b"/one"
     assert (await client.get("/ready")).body == b"manifest"
-    assert (await client.get("/two", "Accept: x", "Accept: y")).body == b"/two"
+    assert (await client.get("/two", "Via: x", "Via: y")).body == b"/two"
     assert [exchange.peer.scheme for exchange in server.exchanges] == ["https"] * 3
     assert server.exchanges[1].sent == len(b"manifest")
 
