@@ -1,0 +1,82 @@
+"""What another configuration would change, key by key, and whether a running daemon can do it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cacheproxy.config.files import dotted
+from cacheproxy.config.kinds import words
+from cacheproxy.config.toml_lines import Key
+
+if TYPE_CHECKING:
+    from cacheproxy.config import Config
+
+LIVE: tuple[Key, ...] = (("server", "external_url"), ("log",), ("cache",), ("access",), ("upstream",))
+"""What SIGHUP applies. All else is held by what was opened at the start."""
+
+
+class Change(NamedTuple):
+    key: Key
+    before: str | None
+    """As the file would have it; None: it is not there."""
+    after: str | None
+
+    @property
+    def live(self) -> bool:
+        return any(self.key[: len(live)] == live for live in LIVE)
+
+    @property
+    def name(self) -> str:
+        return dotted(self.key)
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"+ {self.name} = {self.after}"
+        if self.after is None:
+            return f"- {self.name} = {self.before}"
+        return f"~ {self.name} = {self.after}  (was {self.before})"
+
+
+def changes(old: Config, new: Config) -> list[Change]:
+    """In the order of the tables. An upstream is the same one if its registry and its prefix are."""
+    before, after = _flat(old), _flat(new)
+    return [
+        Change(key, before.get(key), after.get(key))
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key)
+    ] + _order(old, new)
+
+
+def _order(old: Config, new: Config) -> list[Change]:
+    """Which of several upstreams for one registry comes first means something."""
+    before = [_name(upstream) for upstream in old.upstreams]
+    after = [_name(upstream) for upstream in new.upstreams]
+    if [name for name in before if name in after] == [name for name in after if name in before]:
+        return []
+    return [Change(("upstream", "order"), json.dumps(before), json.dumps(after))]
+
+
+def _name(upstream: Any) -> str:
+    registry, prefix = upstream.registry, upstream.prefix
+    return registry if registry == prefix else f"{registry} as {prefix}"
+
+
+def _flat(config: Config) -> dict[Key, str]:
+    tables = {name: getattr(config, name) for name in ("server", "log", "storage", "cache", "access")}
+    found: dict[Key, str] = {}
+    for name, table in tables.items():
+        found.update(_leaves((name,), words(table)))
+    for upstream in config.upstreams:
+        found.update(_leaves(("upstream", _name(upstream)), words(upstream)))
+    return found
+
+
+def _leaves(key: Key, value: Any) -> Iterator[tuple[Key, str]]:
+    """Tables are gone into; a list is one value."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves((*key, name), inner)
+    else:
+        yield key, json.dumps(value, ensure_ascii=False)
