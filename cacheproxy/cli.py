@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cacheproxy import __version__
+from cacheproxy.commands.check_config import check_config
 from cacheproxy.commands.client_config import client_config
 from cacheproxy.commands.doctor import doctor
 from cacheproxy.commands.du import du
@@ -35,7 +36,7 @@ def main(context: click.Context) -> None:
     context.obj = _load
 
 
-for command in (status, explain, du, purge, pin, unpin, client_config, doctor):
+for command in (check_config, status, explain, du, purge, pin, unpin, client_config, doctor):
     main.add_command(command)
 
 
@@ -62,14 +63,6 @@ def serve(file: Path | None) -> None:
         sys.exit(1)
 
 
-@main.command("check-config")
-@click.argument("file", type=FILE, required=False)
-def check_config(file: Path | None) -> None:
-    """Say what a configuration means, or everything that is wrong with it."""
-    for line in _summary(_load(file)):
-        click.echo(line)
-
-
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     """The exceptions that a group is made of."""
     if isinstance(error, BaseExceptionGroup):
@@ -91,19 +84,3 @@ def _load(file: Path | None) -> Config:
         count = len(error.problems)
         click.echo(f"{count} {'problem' if count == 1 else 'problems'}: nothing was started.", err=True)
         sys.exit(1)
-
-
-def _summary(config: Config) -> list[str]:
-    lines = [
-        f"{config.file or 'no configuration file: defaults'}: OK",
-        f"clients connect to {', '.join(config.server.listen)}; metrics at {config.server.metrics}",
-        f"state in {config.storage.state}; blobs in {config.storage.blobs}",
-        "upstreams:",
-    ]
-    width = max(len(upstream.registry) for upstream in config.upstreams)
-    for upstream in config.upstreams:
-        names = [f"/v2/{name}/" for name in dict.fromkeys((upstream.registry, upstream.prefix))]
-        if upstream.default:
-            names.append("bare names")
-        lines.append(f"  {upstream.registry:{width}}  {upstream.url}  {', '.join([*names, *upstream.hosts])}")
-    return lines

@@ -37,6 +37,21 @@ def python(*arguments: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
+def test_check_config_says_what_a_file_changes_and_what_that_takes(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+    old.write_text("")
+    new.write_text('server.listen = ["127.0.0.1:80"]\ncache.budget = "1GiB"')
+    assert invoke("check-config", new, "--against", old).output.splitlines() == [
+        "with a reload (SIGHUP):",
+        '  ~ cache.budget = "1GiB"  (was "50%")',
+        "with a restart only:",
+        '  ~ server.listen = ["127.0.0.1:80"]  (was ["127.0.0.1:5000"])',
+    ]
+    assert invoke("check-config", old, "--against", old).output == "nothing changes\n"
+    new.write_text("nonsense")
+    assert invoke("check-config", new, "--against", old).exit_code == 1
+
+
 def test_check_config_says_what_a_file_means(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 @click.pass_obj
 def check_config(load: Load, file: Path | None, against: Path | None, schema: bool) -> None:
     """Say what a configuration means, or everything that is wrong with it."""
-    # Imported only here: other commands start without them.
-    from cacheproxy.config import schema as editors
-
     if schema:
+        from cacheproxy.config import schema as editors
+
         click.echo(json.dumps(editors.schema(), indent=2))
         return
     config = load(file)
