@@ -25,8 +25,11 @@ log = structlog.get_logger(__name__)
 GULP = 256 * 1024
 """Bytes of a request's body asked of the kernel at once."""
 STEP = 256 * 1024
-"""Plaintext a write: half the processor time of 16 KiB a record, and as much as a second-level cache holds. A
-connection that has sent so much keeps buffers of this size."""
+"""Plaintext of one write to the socket: half the processor time of a record of 16 KiB each, and as much as a
+second-level cache holds."""
+PIECE = 32 * 1024
+"""Plaintext of one call of OpenSSL: its buffer stays as large as the largest piece was, for as long as the
+connection lives."""
 TURNED_AWAY = b"\x15\x03\x03\x00\x02\x02\x50"
 """A record with the fatal alert internal_error (RFC 8446 section 6), for a client that nobody listens to: the
 only word it understands before a handshake."""
@@ -47,6 +50,15 @@ def _read(source: int, buffer: memoryview, offset: int) -> int:
     return got or os.preadv(source, (buffer,), offset)
 
 
+def _after(pieces: list[bytes | memoryview], count: int) -> list[bytes | memoryview]:
+    """What is left of the pieces when so many bytes of them have gone."""
+    for number, piece in enumerate(pieces):
+        if count < len(piece):
+            return [memoryview(piece)[count:], *pieces[number + 1 :]]
+        count -= len(piece)
+    return []
+
+
 class TLSWire(Wire):
     """A wire whose bytes are encrypted. Its accounts are of plaintext, but for what `through` measures."""
 
@@ -60,7 +72,7 @@ class TLSWire(Wire):
         self.phase = Phase.HANDSHAKE
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._unsent: bytes | memoryview = b""
+        self._unsent: list[bytes | memoryview] = []
         """Encrypted, and not yet handed to the kernel."""
         self._written = 0
         """Encrypted bytes handed to the kernel."""
@@ -115,7 +127,7 @@ class TLSWire(Wire):
         while True:
             data = self._decrypted(size)
             self._try_to_flush()
-            if len(self._unsent) > _UNSENT:
+            if self._unsent and sum(map(len, self._unsent)) > _UNSENT:
                 raise ClientGone("it makes us speak and does not listen")
             if data or self._ended:
                 if not waited:
@@ -160,9 +172,10 @@ class TLSWire(Wire):
             done = 0
             while done < len(rest):
                 try:
-                    done += self._tls.write(rest[done:])
+                    done += self._tls.write(rest[done : done + PIECE])
                 except ssl.SSLError as error:
                     raise ClientGone from error
+                self._unsent.append(self._outgoing.read())
 
     async def sendfile(self, source: int, offset: int, count: int) -> int:
         """As of any wire: who asks has seen to it that the first of these bytes are in memory."""
@@ -194,17 +207,16 @@ class TLSWire(Wire):
     def _try_to_flush(self) -> bool:
         """Hand over what the kernel takes now. False: it has not taken all."""
         if self._outgoing.pending:
-            said = self._outgoing.read()
-            self._unsent = bytes(self._unsent) + said if self._unsent else said
+            self._unsent.append(self._outgoing.read())
         while self._unsent:
             try:
-                count = self.sock.send(self._unsent)
+                count = self.sock.sendmsg(self._unsent)
             except BlockingIOError:
                 return False
             except OSError as error:
                 raise ClientGone from error
             self._written += count
-            self._unsent = memoryview(self._unsent)[count:] if count < len(self._unsent) else b""
+            self._unsent = _after(self._unsent, count)
         return True
 
     async def linger(self, seconds: float) -> None:

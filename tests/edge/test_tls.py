@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from cacheproxy.core.blob import Span
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.message import Request, Response
-from cacheproxy.edge.tls import STEP, TURNED_AWAY
+from cacheproxy.edge.tls import STEP, TURNED_AWAY, _after
 from tests.edge.harness import FileView, Growing, Running, Scripted, View, ready, serving
 
 AUTHORITY = trustme.CA()
@@ -284,3 +284,8 @@ async def test_no_certificate_is_asked_of_clients_and_curl_is_content(
     assert "Request CERT" not in told
     assert "ALPN" in told
     assert "left intact" in told
+
+
+@pytest.mark.parametrize("gone", range(7))
+def test_what_is_left_after_some_bytes_have_gone(gone: int) -> None:
+    assert b"".join(_after([b"ab", memoryview(b"c"), b"def"], gone)) == b"abcdef"[gone:]
