@@ -37,13 +37,16 @@ from cacheproxy.store.postgres_connection import (
 T = TypeVar("T")
 
 READS = 8
-WRITES = 8
 """In use at once. One process cannot keep more of them busy: what a round trip leaves to wait for is short,
 and one thread at a time runs Python."""
 
+WRITES = 4
+"""Enough for commits to share a sync. Of 8 that record images of one repository, half meet another one and
+are run again: no more is written a second than by one."""
+
 SCANS = 2
 """Lists and sums: seldom, long, and no reason to keep the others waiting. With the one that listens, a node
-has 19 connections at most: five nodes fit into PostgreSQL's usual 100."""
+has 15 connections at most: six nodes fit into PostgreSQL's usual 100."""
 
 WAIT_SECONDS = 10.0
 """How long a connection's turn is waited for: whoever waits longer hears that the database is busy."""
@@ -169,16 +172,22 @@ def _pauses() -> list[float | None]:
 
 
 def _in_transaction(begin: str, fn: Callable[[Tx], T], connection: Connection) -> T:
-    """What is not committed is rolled back by `Sessions`."""
-    connection.execute(begin)
-    result = fn(PostgresTx(connection))
-    try:
-        ended = connection.execute("COMMIT")
-    except LOST as error:
-        if connection.closed:
-            text = f"database: the connection ended during a commit: {told(error)}"
-            raise CommitUnknown(errno.EIO, text) from error
-        raise
+    """What is not committed is rolled back by `Sessions`.
+
+    Statements whose rows nobody asks for are not waited for one by one: an image costs three round trips.
+    """
+    with connection.pipeline() as pipeline:
+        connection.execute(begin)
+        result = fn(PostgresTx(connection))
+        pipeline.sync()  # what failed has failed before the commit is sent
+        try:
+            ended = connection.execute("COMMIT")
+            pipeline.sync()
+        except LOST as error:
+            if connection.closed:
+                text = f"database: the connection ended during a commit: {told(error)}"
+                raise CommitUnknown(errno.EIO, text) from error
+            raise
     # The answer to COMMIT in a transaction that has failed before is ROLLBACK, and no error.
     assert ended.statusmessage == "COMMIT", ended.statusmessage
     return result

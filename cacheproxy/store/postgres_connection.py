@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,10 @@ SELECT set_config('statement_timeout', '{STATEMENT_SECONDS}s', false),
        set_config('lock_timeout', '{LOCK_SECONDS}s', false),
        set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', false)
 """
+
+logging.getLogger("psycopg").setLevel(
+    logging.CRITICAL
+)  # it tells what it skips after a failure that it raises
 
 LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction)
 """What a connection raises that ended, or whose server has become a standby; among other things."""
@@ -145,7 +150,9 @@ class Sessions:
     def _take_back(self, connection: Connection) -> None:
         if not connection.closed and connection.info.transaction_status is not TransactionStatus.IDLE:
             with suppress(psycopg.Error):
-                connection.execute("ROLLBACK")
+                # Not by a statement: psycopg takes for prepared what a failed pipeline skipped, until it is
+                # told like this.
+                connection.rollback()
         whole = not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE
         if whole and not self._closed:
             self._idle.append(connection)
@@ -183,5 +190,4 @@ class PostgresTx:
         return rows[0] if rows else None
 
     def all(self, sql: str, **named: object) -> list[Row]:
-        cursor = self._connection.execute(translate(sql), named)
-        return cursor.fetchall() if cursor.description else []
+        return self._connection.execute(translate(sql), named).fetchall()

@@ -9,7 +9,7 @@ import trio
 
 from cacheproxy.store import postgres
 from cacheproxy.store.database import Tx
-from cacheproxy.store.errors import CommitUnknown, DatabaseRefused, StoreBusy
+from cacheproxy.store.errors import CommitUnknown, Conflict, DatabaseRefused, StoreBusy
 from cacheproxy.store.postgres import Postgres
 from cacheproxy.store.records import Records
 from tests.postgres import Server, server
@@ -296,3 +296,21 @@ async def test_write_that_may_be_done_twice_is_done_again_when_its_end_is_unknow
         row = await Records(database).any_blob(LAYER_DIGEST)
         assert row is not None
         assert (row.location, row.generation) == ("here", 7)
+
+
+async def test_statements_are_known_again_after_a_failure_in_the_middle(postgres_url: str) -> None:
+    """A failure skips what was to be prepared behind it, and psycopg must not count on that."""
+
+    def fails(tx: Tx) -> None:
+        tx.run(ADD, path="a")
+        tx.run(ADD, path="a")
+        tx.run("DELETE FROM trash WHERE not_before > :n", n=5)
+
+    def works(tx: Tx) -> None:
+        tx.run("DELETE FROM trash WHERE not_before > :n", n=5)
+
+    async with Postgres.open(postgres_url) as database:
+        for _ in range(5):
+            with pytest.raises(Conflict):
+                await database.write(fails)
+            await database.write(works)
