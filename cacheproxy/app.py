@@ -44,6 +44,7 @@ from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing, Origin
 from cacheproxy.registry.pins import Pins
+from cacheproxy.registry.prefetch import Prefetch
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.space import Space
@@ -143,7 +144,7 @@ async def main(
         clients = Door(
             wiring.routes(config), wiring.access(config.access), cases.distribution, cases.ready, via
         )
-        admin = _admin_door(config, stores, origins, registries, space, cases)
+        admin = _admin_door(config, stores, origins, registries, space, cases, background)
         checks = {"database": bind(_usable, stores), "store": bind(_writable, stores.content)}
         operators = OperatorDoor(checks)
         await background.start(stores.database.watch, cases.ready)
@@ -239,12 +240,15 @@ def _admin_door(
     registries: Mapping[str, Registry],
     space: Space,
     cases: UseCases,
+    background: trio.Nursery,
 ) -> AdminDoor:
     watch = Watch(registries.values(), cases.fills, space, stores.content.capacity, time.time)
     inventory = Inventory(stores.records, Survey(stores.database), cases.fills, origins, time.time)
     removal = Removal(stores.database)
     purge = Purge(removal, stores.records, stores.content, space, cases.listings, time.time)
-    return AdminDoor(wiring.routes(config), cases.ready, watch, inventory, purge, Pins(stores.records))
+    prefetch = Prefetch(cases.manifests, cases.blobs, cases.fills, background)
+    pins = Pins(stores.records)
+    return AdminDoor(wiring.routes(config), cases.ready, watch, inventory, purge, pins, prefetch)
 
 
 async def _serve(

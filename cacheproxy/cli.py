@@ -16,6 +16,7 @@ from cacheproxy.commands.doctor import doctor
 from cacheproxy.commands.du import du
 from cacheproxy.commands.explain import explain
 from cacheproxy.commands.pins import pin, unpin
+from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
 from cacheproxy.commands.status import status
 
@@ -36,7 +37,7 @@ def main(context: click.Context) -> None:
     context.obj = _load
 
 
-for command in (check_config, status, explain, du, purge, pin, unpin, client_config, doctor):
+for command in (check_config, status, explain, du, purge, pin, unpin, prefetch, client_config, doctor):
     main.add_command(command)
 
 

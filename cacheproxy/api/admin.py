@@ -19,6 +19,7 @@ from cacheproxy.edge.message import BodyBroken, BodyTooLarge, Peer, Ready, Reque
 from cacheproxy.registry.condition import Watch
 from cacheproxy.registry.inventory import Inventory
 from cacheproxy.registry.pins import Pins
+from cacheproxy.registry.prefetch import Prefetch, Wished
 from cacheproxy.registry.removal import Purge
 
 log = structlog.get_logger()
@@ -42,6 +43,11 @@ class PurgeWanted(Reference):
     dry_run: bool = False
 
 
+class PrefetchWanted(msgspec.Struct):
+    references: list[str]
+    platforms: list[str]
+
+
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
 
 
@@ -56,6 +62,7 @@ class AdminDoor:
         inventory: Inventory,
         purge: Purge,
         pins: Pins,
+        prefetch: Prefetch,
     ) -> None:
         self._names = routes
         self._ready = ready
@@ -63,6 +70,7 @@ class AdminDoor:
         self._inventory = inventory
         self._removal = purge
         self._pinning = pins
+        self._prefetching = prefetch
         self._handlers: dict[tuple[str, str], Handler] = {
             ("GET", "/status"): self._status,
             ("GET", "/use"): self._use,
@@ -71,6 +79,8 @@ class AdminDoor:
             ("POST", "/pin"): self._pin,
             ("POST", "/unpin"): self._unpin,
             ("POST", "/purge"): self._purge,
+            ("POST", "/prefetch"): self._prefetch,
+            ("GET", "/job"): self._job,
         }
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
@@ -111,6 +121,18 @@ class AdminDoor:
         if not wanted.dry_run:
             self._ready.clear()
         return purged
+
+    async def _prefetch(self, request: Request) -> Any:
+        """A job, whose progress is asked for: it outlives the connection."""
+        asked = await _body(request, PrefetchWanted)
+        wanted = []
+        for text in asked.references:
+            target, reference = self._meant(text)
+            wanted.append(Wished(text, target, reference or DEFAULT_TAG))
+        return {"job": self._prefetching.start(wanted, asked.platforms)}
+
+    async def _job(self, request: Request) -> Any:
+        return self._prefetching.progress(first(parse_query(request.query), "job") or "")
 
     async def _pins(self, request: Request) -> Any:
         return await self._pinning.all()

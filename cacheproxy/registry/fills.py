@@ -108,6 +108,11 @@ class Fills:
     def running(self, digest: Digest) -> bool:
         return digest in self._running
 
+    async def ended(self, digest: Digest) -> None:
+        """Wait until no fill runs for it: a blob is kept a moment after its readers have all of it."""
+        if (fill := self._running.get(digest)) is not None:
+            await fill.gone.wait()
+
     def __iter__(self) -> Iterator[Fill]:
         return iter(list(self._running.values()))
 
