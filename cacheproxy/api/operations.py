@@ -1,4 +1,4 @@
-"""The operator's listener: /metrics, /livez, /readyz. Never the clients' one."""
+"""The operator's listener: /metrics, /livez, /readyz, /startupz. Never the clients' one."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class OperatorDoor:
             "/metrics": _metrics,
             "/livez": _alive,
             "/readyz": self._readiness,
+            # This door opens when all is built: whoever is answered here knows that the start is over.
+            "/startupz": _alive,
         }
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:

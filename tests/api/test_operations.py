@@ -31,8 +31,9 @@ async def ask(path: str, method: str = "GET", **checks: Check) -> Response:
     return await OperatorDoor(checks or {"database": fine}).handle(request)
 
 
-async def test_alive_is_alive() -> None:
-    assert (await ask("/livez")).status == 200
+@pytest.mark.parametrize("path", ["/livez", "/startupz"])
+async def test_alive_is_alive(path: str) -> None:
+    assert (await ask(path)).status == 200
 
 
 async def test_ready_when_all_checks_pass() -> None:
