@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial as bind
+from types import MappingProxyType
 
 import structlog
 import trio
@@ -31,7 +32,7 @@ from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.config import Config
 from cacheproxy.edge.certificate import Certificate
 from cacheproxy.edge.limits import Limits
-from cacheproxy.edge.listeners import describe, open_listeners
+from cacheproxy.edge.listeners import Passed, describe, open_listeners
 from cacheproxy.edge.message import Application, Exchange, Log
 from cacheproxy.edge.server import serve
 from cacheproxy.registry.blobs import Blobs, DiskShelf
@@ -81,7 +82,7 @@ def run(config: Config) -> None:
     logging.configure(config.log)
     _allow_descriptors()
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    trio.run(_until_signalled, config)
+    trio.run(_until_signalled, config, systemd.passed_sockets())
 
 
 def _allow_descriptors() -> None:
@@ -90,12 +91,12 @@ def _allow_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _until_signalled(config: Config) -> None:
+async def _until_signalled(config: Config, passed: Passed) -> None:
     async with trio.open_nursery() as nursery:
         drain = trio.Event()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             nursery.start_soon(_drain_on_signal, signals, drain, nursery.cancel_scope)
-            await main(config, drain)
+            await main(config, drain, passed=passed)
             nursery.cancel_scope.cancel()
 
 
@@ -113,6 +114,7 @@ async def main(
     config: Config,
     drain: trio.Event,
     *,
+    passed: Passed = MappingProxyType({}),
     task_status: trio.TaskStatus[Mapping[str, list[str]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """The daemon until `drain` is set and its answers are out. `started` gets the bound addresses by door."""
@@ -150,7 +152,7 @@ async def main(
         await background.start(stores.database.watch, cases.ready)
         if certificate is not None:
             background.start_soon(certificate.watch)
-        await _serve(config, certificate, clients, operators, admin, background, drain, task_status)
+        await _serve(config, passed, certificate, clients, operators, admin, background, drain, task_status)
         background.cancel_scope.cancel()
 
 
@@ -253,6 +255,7 @@ def _admin_door(
 
 async def _serve(
     config: Config,
+    passed: Passed,
     certificate: Certificate | None,
     clients: Application,
     operators: Application,
@@ -266,8 +269,8 @@ async def _serve(
     if written is not None:
         background.start_soon(written.run)
     observe = _observer(Meter(), written or request_log.unlogged)
-    listeners = await trio.to_thread.run_sync(open_listeners, config.server.listen)
-    metrics = await trio.to_thread.run_sync(open_listeners, (config.server.metrics,))
+    listeners = await trio.to_thread.run_sync(open_listeners, config.server.listen, passed)
+    metrics = await trio.to_thread.run_sync(open_listeners, (config.server.metrics,), passed)
     admin = await trio.to_thread.run_sync(open_listeners, (f"unix:{config.admin_socket}",))
     bound = {
         "listen": [describe(listener) for listener in listeners],

@@ -1,10 +1,14 @@
-"""What the service manager is told: sd_notify(3), over the datagram socket named in the environment."""
+"""What the service manager is told, sd_notify(3), and the sockets that it opened for us, sd_listen_fds(3)."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, MutableMapping
+
+FIRST = 3
+"""The descriptor after standard input, output and error."""
 
 
 def ready(status: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -20,6 +24,26 @@ def stopping(status: str, environment: Mapping[str, str] = os.environ) -> None:
 def status(text: str, environment: Mapping[str, str] = os.environ) -> None:
     """One line for `systemctl status`."""
     _notify(f"STATUS={_line(text)}", environment)
+
+
+def passed_sockets(environment: MutableMapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
+    """By name (FileDescriptorName=), none when they are another process's. Call once, before any fork.
+
+    The environment forgets them, so that no child takes its own descriptors for them.
+    """
+    process, count, names = (environment.pop(f"LISTEN_{key}", "") for key in ("PID", "FDS", "FDNAMES"))
+    passed: dict[str, list[socket.socket]] = defaultdict(list)
+    if process != str(os.getpid()) or not count.isdecimal():
+        return dict(passed)
+    named = names.split(":") if names else []
+    for number in range(int(count)):
+        os.set_inheritable(FIRST + number, False)
+        name = named[number] if number < len(named) else "unknown"  # the word of sd_listen_fds_with_names(3)
+        try:
+            passed[name].append(socket.socket(fileno=FIRST + number))
+        except OSError as error:
+            raise OSError(error.errno, f'what the service manager passed as "{name}" is no socket') from error
+    return dict(passed)
 
 
 def _line(text: str) -> str:

@@ -62,3 +62,13 @@ def test_a_manager_that_does_not_read_stops_nothing(manager: socket.socket) -> N
     for _ in range(2000):
         systemd.status("x" * 1000, environment(manager))
     assert told(manager) == ["STATUS=" + "x" * 1000]
+
+
+def test_sockets_of_another_process_are_none_of_ours_and_the_environment_forgets_them() -> None:
+    environment = {"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b", "HOME": "/"}
+    assert systemd.passed_sockets(environment) == {}
+    assert environment == {"HOME": "/"}
+
+
+def test_without_passed_sockets_there_are_none() -> None:
+    assert systemd.passed_sockets({}) == {}

@@ -103,7 +103,7 @@ KINDS: dict[Reader | None, Kind] = {
     _reader(values.ProxyURL): Kind(_text("http://proxy.example:3128", pattern="^http://")),
     _reader(values.Endpoint): Kind(_text("https://s3.example", pattern="^$|^https?://")),
     _reader(values.ExternalURL): Kind(_text("https://cache.example", pattern="^$|^https?://")),
-    _reader(values.Listen): Kind(_text("127.0.0.1:5000", "[::1]:5000", "unix:/run/cacheproxy/http.sock")),
+    _reader(values.Listen): Kind(_text("0.0.0.0:5000", "[::1]:5000", "unix:/run/http.sock", "systemd:http")),
     _reader(values.AdminSocket): Kind(_text("unix:admin.sock", pattern="^unix:.")),
     **{reader_of(table.model_fields[name]): kind for (table, name), kind in _FIELDS.items()},
 }

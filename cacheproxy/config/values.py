@@ -243,13 +243,15 @@ def _external_url(value: object) -> str:
     return text and _bare(_url(text, "https", "http"), "https://cache.example")
 
 
-_LISTEN = 'an address in quotes, as "127.0.0.1:5000", "[::1]:5000" or "unix:/run/cacheproxy/http.sock"'
+_LISTEN = 'an address in quotes, as "127.0.0.1:5000", "[::1]:5000", "unix:/run/http.sock" or "systemd:http"'
 
 
 def _listen(value: object) -> str:
     text = _text(value, _LISTEN)
     if text.startswith("systemd:"):
-        raise ValueError(f"sockets of the service manager are not built yet; write {_LISTEN}")
+        if not re.fullmatch("systemd:[A-Za-z0-9_.@-]+", text):
+            raise ValueError('names no socket; write the FileDescriptorName= of the unit, as "systemd:http"')
+        return text
     if text.startswith("unix:/"):
         return text
     host, mark, port = text.rpartition(":")
@@ -299,6 +301,6 @@ Endpoint = Annotated[str, BeforeValidator(_endpoint)]
 """The address of an object store; "": the scheme's own."""
 ExternalURL = Annotated[str, BeforeValidator(_external_url)]
 Listen = Annotated[str, BeforeValidator(_listen)]
-"""host:port or unix:/path."""
+"""host:port, unix:/path, or systemd:name for a socket that the service manager opened."""
 AdminSocket = Annotated[str, BeforeValidator(_admin)]
 """unix:path; a relative one starts at `state`, if there is no $RUNTIME_DIRECTORY."""

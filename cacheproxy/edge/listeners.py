@@ -1,4 +1,7 @@
-"""Where we listen: "host:port", "[::1]:5000", "unix:/path". Any error says which address and why."""
+"""Where we listen: "host:port", "[::1]:5000", "unix:/path"; "systemd:name" is what the service manager opened.
+
+Any error says which address and why.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 BACKLOG = 4096
 """The kernel caps it at net.core.somaxconn."""
@@ -16,6 +20,10 @@ UNIX_MODE = 0o660
 """Who may connect to a unix socket counts as this host: its owner and its group."""
 _KEEPALIVE_IDLE = 60
 _UNIX = "unix:"
+_PASSED = "systemd:"
+
+Passed = Mapping[str, Sequence[socket.socket]]
+"""What the service manager opened, by name."""
 
 _tcp = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:]+)):(?P<port>[0-9]{1,5})").fullmatch
 
@@ -24,18 +32,42 @@ class ListenError(Exception):
     """An address that cannot be listened on; the message is for whoever wrote it into the configuration."""
 
 
-def open_listeners(addresses: Iterable[str]) -> list[socket.socket]:
+def open_listeners(addresses: Iterable[str], passed: Passed = MappingProxyType({})) -> list[socket.socket]:
     """Bound, listening, non-blocking sockets; all or none. A name stands for all its addresses."""
     opened: list[socket.socket] = []
     try:
         for address in addresses:
-            path = address.removeprefix(_UNIX)
-            opened += [_open_unix(path)] if path != address else _open_tcp(address)
+            opened += _open(address, passed)
     except BaseException:
         for listener in opened:
             listener.close()
         raise
     return opened
+
+
+def _open(address: str, passed: Passed) -> list[socket.socket]:
+    if address.startswith(_UNIX):
+        return [_open_unix(address.removeprefix(_UNIX))]
+    if address.startswith(_PASSED):
+        return _take(address, passed)
+    return _open_tcp(address)
+
+
+def _take(address: str, passed: Passed) -> list[socket.socket]:
+    """What was opened for us already, once it is known to be what we can accept connections from."""
+    listeners = list(passed.get(address.removeprefix(_PASSED), ()))
+    if not listeners:
+        names = ", ".join(f'"{name}"' for name in passed) or "none"
+        raise ListenError(f"{address}: no socket of this name was passed to us, but: {names}")
+    for listener in listeners:
+        if listener.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            raise ListenError(f"{address}: is neither of the internet's nor a unix socket")
+        if listener.type != socket.SOCK_STREAM:
+            raise ListenError(f"{address}: is no stream; write ListenStream= in the socket unit")
+        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ListenError(f"{address}: does not listen; write Accept=no in the socket unit")
+        tune(listener)
+    return listeners
 
 
 def tune(listener: socket.socket) -> None:
@@ -62,7 +94,7 @@ def describe(listener: socket.socket) -> str:
 def _open_tcp(address: str) -> list[socket.socket]:
     match = _tcp(address)
     if match is None or int(match["port"]) > 65535:
-        raise ListenError(f'{address}: write "host:port", "[::1]:5000" or "unix:/path"')
+        raise ListenError(f'{address}: write "host:port", "[::1]:5000", "unix:/path" or "systemd:name"')
     try:
         found = socket.getaddrinfo(match["v6"] or match["host"], int(match["port"]), type=socket.SOCK_STREAM)
     except OSError as error:

@@ -48,6 +48,7 @@ def taken(kind: str, value: object, folder: Path = Path()) -> Any:
         ("Listen", "localhost:5000", "localhost:5000"),
         ("Listen", "[::]:5000", "[::]:5000"),
         ("Listen", "unix:/run/cacheproxy/http.sock", "unix:/run/cacheproxy/http.sock"),
+        ("Listen", "systemd:http", "systemd:http"),
     ],
 )
 def test_a_value_is_read(kind: str, value: str, meaning: object) -> None:
@@ -100,7 +101,8 @@ def test_a_value_is_read(kind: str, value: str, meaning: object) -> None:
         ("Listen", "[127.0.0.1]:5000", "is not an address to listen on"),
         ("Listen", "127.0.0.1:\u0665", "is not an address to listen on"),
         ("Listen", "unix:http.sock", "is not an address to listen on"),
-        ("Listen", "systemd:http", "sockets of the service manager are not built yet"),
+        ("Listen", "systemd:a:b", "names no socket"),
+        ("Listen", "systemd:", "names no socket"),
         ("PatternList", 1, "must be a pattern in quotes"),
         ("PatternList", ("a", 1), "must be a pattern in quotes"),
     ],

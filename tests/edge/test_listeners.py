@@ -116,3 +116,39 @@ def test_all_or_none() -> None:
     with taken, pytest.raises(ListenError, match=r"127\.0\.0\.1:\d+: Address already in use"):
         open_listeners([address, describe(taken)])
     close(open_listeners([address]))
+
+
+def test_a_socket_that_was_opened_for_us_is_taken_by_its_name() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        assert open_listeners(["systemd:http"], {"http": [ours]}) == [ours]
+        connect(ours)
+        assert not ours.getblocking()
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_one_name_may_be_several_sockets() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        assert open_listeners(["systemd:http"], {"http": [one, other]}) == [one, other]
+
+
+def test_a_name_that_was_not_passed_is_refused_with_those_that_were() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        with pytest.raises(ListenError, match=r'systemd:web: no socket of this name.*: "http"$'):
+            open_listeners(["systemd:web"], {"http": [ours]})
+        with pytest.raises(ListenError, match=r"but: none$"):
+            open_listeners(["systemd:web"])
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "words"),
+    [
+        (socket.AF_INET, socket.SOCK_DGRAM, "is no stream"),
+        (socket.AF_INET, socket.SOCK_STREAM, "does not listen"),
+        (socket.AF_NETLINK, socket.SOCK_RAW, "is neither of the internet's"),
+    ],
+)
+def test_what_cannot_accept_connections_is_refused(
+    family: socket.AddressFamily, kind: socket.SocketKind, words: str
+) -> None:
+    with socket.socket(family, kind) as wrong, pytest.raises(ListenError, match=f"^systemd:x: {words}"):
+        open_listeners(["systemd:x"], {"x": [wrong]})
