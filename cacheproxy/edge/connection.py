@@ -82,7 +82,7 @@ class Connection:
         peer = edge.forwarding.peer(self._neighbour, headers, self._wire.scheme) if forwards else self._peer
         exchange = Exchange(peer, method, target, GONE, 0, self._started, 0.0, None)
         exchange.id = edge.next_id()
-        exchange.user_agent, exchange.host = headers.get("user-agent", ""), headers.get("host", "")
+        exchange.user_agent = headers.get("user-agent", "")
         return await Turn(edge, self._wire, exchange, self._begun, keep, unread).take(headers)
 
     async def _serve_slowly(self, data: bytes) -> bytes | None:

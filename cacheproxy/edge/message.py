@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from cacheproxy.core.blob import BlobView, Span
@@ -128,7 +128,6 @@ class Exchange:
     user_agent: str = ""
     aborted: str = ""
     """Why the answer was cut: "client", "source", "slow", "drain"; "" when it was whole."""
-    host: str = field(default="")
 
 
 class Application(Protocol):

@@ -23,7 +23,7 @@ async def test_an_answer_that_is_ready(server: Running, app: Scripted) -> None:
     exchange = await server.exchange()
     assert (exchange.method, exchange.target, exchange.status, exchange.sent) == ("GET", "/m", 200, 8)
     assert (exchange.outcome, exchange.upstream, exchange.aborted) == ("hit", "hub", "")
-    assert (exchange.host, exchange.user_agent) == ("cache.example:5000", "docker/27")
+    assert exchange.user_agent == "docker/27"
     assert len(exchange.id) == 16
     assert exchange.first_byte is not None
     assert 0 <= exchange.first_byte <= exchange.seconds
