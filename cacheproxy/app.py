@@ -140,7 +140,8 @@ async def main(
         recency = Recency(stores.records.record_used, time.time)
         background.start_soon(recency.run)
         keep = {upstream.prefix: upstream.keep for upstream in config.upstreams}
-        eviction = Eviction(stores.records, stores.content, space, recency, keep, time.time)
+        shared = isinstance(config.storage.database, str)
+        eviction = Eviction(stores.records, stores.content, space, recency, keep, time.time, shared=shared)
         await background.start(eviction.run)
         cases = _use_cases(config, stores, origins, space, recency, eviction, background)
         clients = Door(

@@ -33,6 +33,9 @@ PAGE = 512
 CHECK_EVERY = 10.0
 """Seconds between two looks at the disk, which others fill too."""
 
+PAUSE = 0.05
+"""Seconds between two batches that nobody waits for: most of the processor and the disk is left to pulls."""
+
 PATIENCE = 10.0
 """Seconds that a pull waits for room; then it is served uncached."""
 
@@ -77,14 +80,20 @@ class Eviction:
         recency: Recency,
         keep: Mapping[str, float],
         clock: Callable[[], float],
+        *,
+        shared: bool = False,
     ) -> None:
-        """`keep`: seconds since the last pull, by upstream; those not in it keep for ever."""
+        """`keep`: seconds since the last pull, by upstream; those not in it keep for ever.
+
+        `shared`: other nodes store and evict in the same rows.
+        """
         self._records = records
         self._content = content
         self._space = space
         self._recency = recency
         self._keep = {name: seconds for name, seconds in keep.items() if seconds < math.inf}
         self._clock = clock
+        self._shared = shared
         self._trash = Trash(records, content, space, clock)
         self._requests: list[_Request] = []
         self._stirred = trio.Event()
@@ -182,6 +191,8 @@ class Eviction:
 
     async def _tidy(self) -> None:
         await self._trash.empty()
+        if self._shared:
+            self._space.recount(await self._records.cached_bytes())
         oldest = await self._records.oldest_used()
         metrics.OLDEST_USED.set(0.0 if oldest is None else oldest)
 
@@ -202,6 +213,13 @@ class Eviction:
             batch = _take(queue, left)
             left -= await self._let_go(batch, need.reason)
             self._changed.unpark_all()
+            if left > 0 and not self._requests:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Until somebody asks for room, or for a while."""
+        with trio.move_on_after(PAUSE):
+            await self._stirred.wait()
 
     def _need(self, asked: Sequence[_Request], starved: int) -> Need:
         need = self._space.need({request.digest: request.size for request in asked if not request.refused})
@@ -281,6 +299,7 @@ class Eviction:
             old = [blob for blob in page if self._too_old(blob, now)]
             for start in range(0, len(old), BATCH):
                 await self.evict(old[start : start + BATCH], "keep")
+                await trio.sleep(PAUSE)
 
     def _too_old(self, blob: Evictable, now: float) -> bool:
         return all(now - blob.used > self._keep.get(name, math.inf) for name in blob.upstreams)

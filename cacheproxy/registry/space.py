@@ -102,6 +102,10 @@ class Space:
         """A stored blob's bytes are gone."""
         self._stored -= size
 
+    def recount(self, stored: int) -> None:
+        """So many bytes are stored, by the rows: what other nodes have stored and evicted is in it."""
+        self._stored = stored
+
     def drop_parts(self, digests: Iterable[Digest]) -> int:
         """Unfinished blobs are gone; says how many bytes they had. What arrives anew stays counted."""
         return sum(self._parts.pop(digest, 0) for digest in digests)

@@ -134,6 +134,8 @@ async def storehouse(
     budget: int | None = None,
     min_free: int = 0,
     keep: dict[str, float] | None = None,
+    *,
+    shared: bool = False,
 ) -> AsyncIterator[Storehouse]:
     content = CountedBytes()
     async with SQLite.open(folder / "rows.db") as database:
@@ -144,6 +146,6 @@ async def storehouse(
             return house.now
 
         recency = Recency(records.record_used, clock)
-        eviction = Eviction(records, content, space, recency, keep or {}, clock)
+        eviction = Eviction(records, content, space, recency, keep or {}, clock, shared=shared)
         house = Storehouse(records, content, space, recency, eviction)
         yield house

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from cacheproxy.registry import eviction
 from cacheproxy.registry.eviction import CHECK_EVERY, KEEP_EVERY, TIDY_EVERY
 from cacheproxy.registry.space import LOW
+from cacheproxy.registry.trash import BATCH
 from cacheproxy.store.errors import StoreFull, StoreSuspect
 from cacheproxy.store.rows import Evictable
 from tests.registry.storehouse import TOTAL, Storehouse, View, digest, storehouse
@@ -178,6 +179,39 @@ async def test_a_lower_budget_holds_from_the_first_look_on(
         nursery.start_soon(house.eviction.run)
         await trio.sleep(CHECK_EVERY + 1)
         assert await house.here(*range(10)) == [6, 7, 8, 9]
+
+
+async def test_many_blobs_that_nobody_waits_for_go_with_pauses(
+    tmp_path: Path, nursery: trio.Nursery, clock: MockClock
+) -> None:
+    async with storehouse(tmp_path, budget=1) as house:
+        for n in range(2 * BATCH + 1):
+            await house.store(n, 40)
+        nursery.start_soon(house.eviction.run)
+        begin = trio.current_time()
+        with trio.fail_after(60):
+            while house.content.files:
+                await trio.sleep(eviction.PAUSE / 10)
+        assert CHECK_EVERY + 2 * eviction.PAUSE <= trio.current_time() - begin < CHECK_EVERY + 1
+
+
+async def test_who_asks_ends_the_pause(tmp_path: Path, nursery: trio.Nursery, clock: MockClock) -> None:
+    async with storehouse(tmp_path, 4000) as house:
+        for n in range(100):
+            await house.store(n, 40, house.now - 100 + n)
+        nursery.start_soon(house.eviction.run)
+        begin = trio.current_time()
+        assert await house.fill("large", 3900)
+        assert trio.current_time() - begin < eviction.PAUSE
+
+
+async def test_what_other_nodes_store_counts(tmp_path: Path, nursery: trio.Nursery, clock: MockClock) -> None:
+    async with storehouse(tmp_path, BUDGET, shared=True) as house:
+        nursery.start_soon(house.eviction.run)
+        await house.records.record_blob(digest("theirs"), 70, "blobs/theirs", 5, house.now)
+        await house.store("ours", 30)
+        await trio.sleep(TIDY_EVERY + 1)
+        assert house.space.used == 100
 
 
 # The disk.
