@@ -35,7 +35,8 @@ unit:
 	systemd-analyze security --offline=true --threshold=15 systemd/cacheproxy.service >/dev/null
 	mkdir -p var
 	sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' systemd/cacheproxy.service >var/cacheproxy.service
-	systemd-analyze verify var/cacheproxy.service
+	cp systemd/cacheproxy.socket var/
+	systemd-analyze verify var/cacheproxy.service var/cacheproxy.socket
 
 e2e: .venv/development
 	tests/e2e/install

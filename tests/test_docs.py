@@ -87,3 +87,9 @@ def test_the_unit_hands_over_what_the_daemon_asks_for() -> None:
     assert settings["Type"] == "notify"
     assert settings["StateDirectory"] == "cacheproxy"
     assert settings["ExecStart"].endswith("cacheproxy serve --config /etc/cacheproxy/cacheproxy.toml")
+
+
+def test_the_socket_unit_opens_what_the_readme_tells_to_listen_on() -> None:
+    settings = dict(re.findall(r"(?m)^([A-Z]\w+)=(.*)$", UNIT.with_suffix(".socket").read_text()))
+    assert settings["ListenStream"] == "127.0.0.1:5000"
+    assert f'listen = ["systemd:{settings["FileDescriptorName"]}"]' in (ROOT / "README.md").read_text()

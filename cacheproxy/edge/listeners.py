@@ -1,4 +1,4 @@
-"""Where we listen: "host:port", "[::1]:5000", "unix:/path"; "systemd:name" is what the service manager opened.
+"""Where we listen: "host:port", "[::1]:5000", "unix:/path"; "systemd:name" is what systemd opened for us.
 
 Any error says which address and why.
 """
