@@ -9,12 +9,12 @@ import trio
 
 from cacheproxy.store import postgres
 from cacheproxy.store.database import Tx
-from cacheproxy.store.errors import CommitUnknown, Conflict, DatabaseRefused, StoreBusy
+from cacheproxy.store.errors import CommitUnknown, DatabaseRefused, StoreBusy
 from cacheproxy.store.postgres import Postgres
 from cacheproxy.store.records import Records
 from tests.postgres import Server, server
 from tests.store.conftest import open_descriptors
-from tests.store.images import LAYER_DIGEST
+from tests.store.images import LAYER_DIGEST, image, record
 
 ADD = "INSERT INTO trash (path, not_before) VALUES (:path, 1)"
 DIES = "SELECT pg_terminate_backend(pg_backend_pid())"
@@ -298,19 +298,19 @@ async def test_write_that_may_be_done_twice_is_done_again_when_its_end_is_unknow
         assert (row.location, row.generation) == ("here", 7)
 
 
-async def test_statements_are_known_again_after_a_failure_in_the_middle(postgres_url: str) -> None:
-    """A failure skips what was to be prepared behind it, and psycopg must not count on that."""
+async def test_images_that_share_layers_are_all_recorded_however_their_transactions_meet(
+    postgres_url: str,
+) -> None:
+    """What a transaction that is run again had prepared before it failed is prepared again."""
+    images = [image(note=f"{n}") for n in range(150)]
 
-    def fails(tx: Tx) -> None:
-        tx.run(ADD, path="a")
-        tx.run(ADD, path="a")
-        tx.run("DELETE FROM trash WHERE not_before > :n", n=5)
-
-    def works(tx: Tx) -> None:
-        tx.run("DELETE FROM trash WHERE not_before > :n", n=5)
+    async def write(bodies: list[bytes]) -> None:
+        for n, body in enumerate(bodies):
+            await record(records, body, f"tag-{n % 3}")
 
     async with Postgres.open(postgres_url) as database:
-        for _ in range(5):
-            with pytest.raises(Conflict):
-                await database.write(fails)
-            await database.write(works)
+        records = Records(database)
+        async with trio.open_nursery() as nursery:
+            for n in range(6):
+                nursery.start_soon(write, images[n::6])
+        assert await records.images() == len(images)
