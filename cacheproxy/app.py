@@ -49,6 +49,7 @@ from cacheproxy.registry.prefetch import Prefetch
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.space import Space
+from cacheproxy.registry.trash import Trash
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.records import Records
@@ -246,9 +247,10 @@ def _admin_door(
     background: trio.Nursery,
 ) -> AdminDoor:
     watch = Watch(registries.values(), cases.fills, space, stores.content.capacity, time.time)
-    inventory = Inventory(stores.records, Survey(stores.database), cases.fills, origins, time.time)
-    removal = Removal(stores.database)
-    purge = Purge(removal, stores.records, stores.content, space, cases.listings, time.time)
+    keep = {upstream.prefix: upstream.keep for upstream in config.upstreams}
+    inventory = Inventory(stores.records, Survey(stores.database), cases.fills, origins, keep)
+    trash = Trash(stores.records, stores.content, space, time.time)
+    purge = Purge(Removal(stores.database), trash, cases.listings, time.time)
     prefetch = Prefetch(cases.manifests, cases.blobs, cases.fills, background)
     pins = Pins(stores.records)
     return AdminDoor(wiring.routes(config), cases.ready, watch, inventory, purge, pins, prefetch)

@@ -11,7 +11,7 @@ import click
 
 from cacheproxy.commands.daemon import Daemon
 from cacheproxy.commands.options import Load, as_json, config_file, report
-from cacheproxy.commands.words import ago, plural, short, size, span, table
+from cacheproxy.commands.words import ago, day, plural, short, size, span, table
 
 
 @click.command()
@@ -91,4 +91,8 @@ def _end(told: Any) -> Iterator[str]:
     elif here and all(blob["pinned"] for blob in here):
         yield "pinned through another image: none of it is evicted"
     elif told["older_bytes"] is not None:
-        yield f"goes when space is needed, after {size(told['older_bytes'])} that were used less recently"
+        older = told["older_bytes"]
+        before = f"after {size(older)} that were used less recently" if older else "before all else"
+        yield f"goes when space is needed, {before}"
+        if told["kept_until"] is not None:
+            yield f"goes on {day(told['kept_until'])} in any case, unless it is pulled before (keep)"

@@ -25,9 +25,14 @@ def span(seconds: float) -> str:
     return f"{max(seconds, 0):.1f} s"
 
 
+def day(moment: float) -> str:
+    """A point in time, seconds since the epoch, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+
+
 def ago(moment: float, now: float) -> str:
     """A point in time, seconds since the epoch, and how long before `now` it was."""
-    return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(moment))} ({span(now - moment)} ago)"
+    return f"{day(moment)} ({span(now - moment)} ago)"
 
 
 def table(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cacheproxy.core import manifest as manifests
@@ -70,6 +70,8 @@ class Explanation:
     older_bytes: int | None
     """Bytes in the store that were used less recently than the first blob of these to go, and go before it;
     None: no blob is here."""
+    kept_until: float | None
+    """When the first of them goes unused, by the upstream's `keep`; None: never, or none is here."""
 
 
 class Inventory:
@@ -79,13 +81,14 @@ class Inventory:
         survey: Survey,
         fills: Fills,
         origins: Mapping[str, Origin],
-        clock: Callable[[], float],
+        keep: Mapping[str, float],
     ) -> None:
+        """`keep`: seconds that what is not used stays, by upstream."""
         self._records = records
         self._survey = survey
         self._fills = fills
         self._origins = origins
-        self._clock = clock
+        self._keep = keep
 
     async def use(self) -> Use:
         return await self._survey.use()
@@ -104,7 +107,12 @@ class Inventory:
             tuple(name for name in pins if name in (reference, digest)),
             tuple(images),
             await self._survey.older_bytes(min(used)) if used else None,
+            self._kept_until(target, used),
         )
+
+    def _kept_until(self, target: Target, used: Sequence[float]) -> float | None:
+        keep = self._keep.get(target.upstream, math.inf)
+        return min(used) + keep if used and keep < math.inf else None
 
     async def _tag(self, target: Target, reference: Digest | str) -> tuple[TagFacts | None, Digest | None]:
         if isinstance(reference, Digest):

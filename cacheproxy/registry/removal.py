@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import structlog
-import trio
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.routing import Target
 from cacheproxy.registry.listings import Listings
-from cacheproxy.registry.space import Space
-from cacheproxy.store.errors import Conflict, StoreError
-from cacheproxy.store.records import Records
-from cacheproxy.store.removal import Gone, Graph, Removal, Removed
+from cacheproxy.registry.trash import Trash
+from cacheproxy.store.errors import Conflict
+from cacheproxy.store.removal import Graph, Removal, Removed
 
 log = structlog.get_logger()
 
@@ -39,26 +36,16 @@ class Purged:
     """Bytes that the images had, and that others have too."""
 
 
-class Bin(Protocol):
-    """Where bytes are (store.content.Content)."""
-
-    def remove(self, location: str) -> bool: ...
-
-
 class Purge:
     def __init__(
         self,
         removal: Removal,
-        records: Records,
-        content: Bin,
-        space: Space,
+        trash: Trash,
         listings: Listings,
         clock: Callable[[], float],
     ) -> None:
         self._removal = removal
-        self._records = records
-        self._content = content
-        self._space = space
+        self._trash = trash
         self._listings = listings
         self._clock = clock
 
@@ -70,7 +57,7 @@ class Purge:
         """
         tags, images, removed = await self._remove(target, reference, earnest, TRIES)
         if earnest:
-            await self._clear_away(removed.gone)
+            await self._trash.unlink({blob.location: blob.size for blob in removed.gone})
             await self._listings.forget(target.repository)
             log.info("purged", repository=target.repository, images=len(images), blobs=len(removed.gone))
         return _told(target.repository, [name for name, _ in tags], images, removed)
@@ -93,19 +80,6 @@ class Purge:
                 return await self._remove(target, reference, earnest, tries - 1)
             raise
         return tags, images, removed
-
-    async def _clear_away(self, gone: Iterable[Gone]) -> None:
-        """What is not unlinked now stays in the trash."""
-        unlinked = []
-        for blob in gone:
-            self._space.forget(blob.size)
-            try:
-                await trio.to_thread.run_sync(self._content.remove, blob.location)
-            except (OSError, StoreError) as error:
-                log.warning("purged bytes not unlinked yet", location=blob.location, error=str(error))
-            else:
-                unlinked.append(blob.location)
-        await self._records.forget_trash(unlinked)
 
 
 def plan(graph: Graph, reference: Digest | str | None) -> tuple[Tags, set[Digest]]:

@@ -29,6 +29,17 @@ async def test_it_tells_what_is_here_of_an_image(folder: Path) -> None:
     assert "in 2 of 2 blobs here" in said
 
 
+async def test_when_it_goes_is_told(folder: Path) -> None:
+    async with at_desk(folder, upstream='keep = "90d"') as desk:
+        await desk.pull(desk.house.image("library/a", BIG))
+        told = await desk.tells("explain", "a")
+        said = await desk.says("explain", "a")
+    used = min(blob["used"] for blob in told["images"][0]["blobs"])
+    assert told["kept_until"] == used + 90 * 86400
+    assert "goes when space is needed, before all else\n" in said
+    assert "in any case, unless it is pulled before (keep)" in said
+
+
 async def test_layers_that_nobody_asked_for_are_not_here(folder: Path) -> None:
     async with at_desk(folder) as desk:
         image = desk.house.image("library/a", BIG)
