@@ -88,6 +88,32 @@ async def test_what_one_node_fetched_another_one_serves(house: House) -> None:
         assert house.asked() == asked
 
 
+async def test_nodes_that_fetch_the_same_at_once_both_serve_it_and_store_it_once(
+    house: House, folder: Path
+) -> None:
+    data = bytes(range(256)) * (1 << 13)
+    image = house.image("library/one", data)
+    (layer,) = image.layers
+    async with node(house, "a", BELIEVES) as a, node(house, "b", BELIEVES) as b:
+        house.registry.origin.rate = 8 << 20
+        answers = []
+
+        async def pull(node: Node) -> None:
+            assert (await node.ask(image.manifest_path())).whole
+            answers.append(await node.ask(image.blob_path(layer)))
+
+        async with trio.open_nursery() as nursery:
+            for each in (a, b, a, b):
+                nursery.start_soon(pull, each)
+        assert [answer.body == data for answer in answers] == [True] * 4
+        await a.quiet()
+        asked = house.asked()
+        assert (await a.ask(image.blob_path(layer))).body == data
+        assert (await b.ask(image.blob_path(layer))).body == data
+        assert house.asked() == asked
+    assert len(list((folder / "blobs" / "blobs").rglob("*.*"))) == 1
+
+
 async def test_tag_that_one_node_saw_move_has_moved_for_another_one_that_had_it_in_memory(
     house: House,
 ) -> None:
