@@ -152,7 +152,9 @@ def is_down(status: int) -> bool:
 
 
 def _tell(pace: Pace, lane: Lane, response: httpx.Response, *, probe: bool) -> None:
-    if is_down(response.status_code):
+    """500 is a failure, but no reason to leave the host alone: registries say it of one damaged image, and
+    whoever polls that one would keep everybody from all others."""
+    if is_down(response.status_code) and response.status_code != 500:
         pace.failed(Cause.SERVER, probe=probe)
     else:
         throttled = response.status_code == 429

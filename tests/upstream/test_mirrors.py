@@ -223,6 +223,21 @@ async def test_dead_upstream_is_left_alone_then_probed_and_heals(autojump_clock:
         assert (await get(client)).body == BODY
 
 
+async def test_one_image_that_the_upstream_cannot_read_keeps_nobody_from_the_others(
+    autojump_clock: MockClock,
+) -> None:
+    """A registry says 500 of a manifest that is damaged, as often as somebody polls it."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        broken = request.url.path.endswith("/broken")
+        return httpx.Response(500) if broken else httpx.Response(200, content=BODY)
+
+    async with scripted(answer, A) as client:
+        for _ in range(FAILURES):
+            assert (await failure(lambda: client.get_manifest("a/b", "broken"))).status == 500
+        assert (await get(client)).body == BODY
+
+
 async def test_mirror_is_asked_at_once_while_the_breaker_is_open(autojump_clock: MockClock) -> None:
     hosts = Hosts(a=REFUSED, b=GOOD)
     async with scripted(hosts, A, B) as client:
