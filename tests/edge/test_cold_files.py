@@ -26,9 +26,9 @@ from tests.edge.harness import View
 from tests.edge.test_tls import CLIENT, SERVER
 
 BLOCK = 64 * 1024
-DISK = 0.1
+DISK = 0.2
 """Seconds that one read of the slow disk takes, however much it brings."""
-SIZE = 2 * STEP
+SIZE = STEP
 BLOBS = 4
 
 
