@@ -108,6 +108,19 @@ async def open_content(section: c.Storage) -> AsyncIterator[Bytes]:
         yield Bytes(content, addresses.Addresses(bucket).get if redirecting else None)
 
 
+async def prove_content(section: c.Storage) -> None:
+    """That the bucket, if there is one, does all that is asked of it.
+
+    Raises CannotStart, StoreError, ImportError.
+    """
+    if isinstance(section.blobs, Path):
+        return
+    from cacheproxy.store import probe
+
+    bucket = await _bucket(section.blobs, section.objects)
+    await trio.to_thread.run_sync(partial(probe.prove, bucket, presigned=bool(section.objects.redirect)))
+
+
 ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 """What obstore calls the address of a store."""
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 @as_json
 @click.pass_obj
 def doctor(load: Load, file: Path | None, machine: bool) -> None:
-    """Look at folders, disk, clock and every upstream (DNS, TLS, login); ends with 1 if something fails."""
+    """Look at folders, disk, bucket, clock and each upstream: DNS, TLS, login. Ends with 1 if any fails."""
     from cacheproxy.commands import checks
-    from cacheproxy.commands.upstream_checks import ask_upstreams
+    from cacheproxy.commands.outside import ask
 
     config = load(file)
     daemon, finding = _daemon(Daemon.of(config))
     findings: list[Finding] = [finding, *checks.folders(config, daemon), *checks.disk(config)]
-    findings += ask_upstreams(config)
+    findings += ask(config)
     report([asdict(finding) for finding in findings], machine, lines)
     if any(finding.level == "fail" for finding in findings):
         sys.exit(1)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from cacheproxy import config
-from cacheproxy.commands import checks, upstream_checks
+from cacheproxy.commands import checks, outside
 from cacheproxy.commands.checks import Finding
 from tests.commands.desk import Desk, at_desk
 from tests.faults.house import hosts
 from tests.origin import faults
+from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
 
 
 async def findings(desk: Desk) -> dict[str, Any]:
@@ -78,8 +79,8 @@ async def test_an_upstream_that_is_gone_is_found(folder: Path) -> None:
     ("skews", "level"), [([0.4], "ok"), ([-0.4, 0.2, 900.0], "ok"), ([30.0], "warn"), ([-600.0], "fail")]
 )
 def test_the_clock_is_judged_by_most_upstreams(skews: list[float], level: str) -> None:
-    answers = [upstream_checks._Answer(Finding("ok", "x", ""), skew) for skew in skews]
-    assert [finding.level for finding in upstream_checks._clock(answers)] == [level]
+    answers = [outside._Answer(Finding("ok", "x", ""), skew) for skew in skews]
+    assert [finding.level for finding in outside._clock(answers)] == [level]
 
 
 def loaded(folder: Path, cache: str = "") -> config.Config:
@@ -111,3 +112,24 @@ def test_a_budget_beyond_the_disk_is_found(tmp_path: Path) -> None:
         "disk",
         "budget",
     ]
+
+
+def storage(server: Seaweed, folder: Path) -> str:
+    (folder / "s3.ini").write_text(server.credentials)
+    return f"""
+blobs = "s3://{BUCKET}/doctor"
+[storage.objects]
+endpoint = "{server.endpoint}"
+region = "us-east-1"
+credentials = {{ file = "s3.ini" }}
+"""
+
+
+async def test_a_bucket_that_does_all_is_fine(folder: Path, seaweed_server: Seaweed) -> None:
+    async with hosts(folder, storage=storage(seaweed_server, folder)) as house:
+        found = await findings(Desk(house))
+        assert found["objects"]["level"] == "ok"
+        (folder / "s3.ini").write_text(seaweed_server.credentials.replace(SECRET_KEY, "another"))
+        found = await findings(Desk(house))
+    assert found["objects"]["level"] == "fail"
+    assert "403" in found["objects"]["said"]

@@ -1,4 +1,4 @@
-"""What doctor finds outside: each upstream is asked as the daemon asks it, login and all."""
+"""What doctor finds outside: upstreams and the object store are asked as the daemon asks them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +16,7 @@ import trio
 from cacheproxy import wiring
 from cacheproxy.commands.checks import Finding
 from cacheproxy.core.failures import Cause, UpstreamError
+from cacheproxy.store.errors import StoreError
 
 if TYPE_CHECKING:
     from cacheproxy.config import Config, Upstream
@@ -50,11 +52,25 @@ class _Answer:
     """Seconds that its clock is ahead of ours."""
 
 
-def ask_upstreams(config: Config) -> list[Finding]:
-    """All of them at once; and the clock, by what they say of theirs."""
+def ask(config: Config) -> list[Finding]:
+    """All of them; and the clock, by what upstreams say of theirs."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # the findings say it all
     answers = trio.run(_ask_all, config.upstreams)
-    return [*(answer.finding for answer in answers), *_clock(answers)]
+    return [*trio.run(_bucket, config), *(answer.finding for answer in answers), *_clock(answers)]
+
+
+async def _bucket(config: Config) -> list[Finding]:
+    """What an object store cannot do would end the daemon at its start."""
+    if isinstance(config.storage.blobs, Path):
+        return []
+    try:
+        await wiring.prove_content(config.storage)
+    except ImportError as error:
+        return [Finding("fail", "objects", str(error), "install cacheproxy[objects]")]
+    except (wiring.CannotStart, StoreError) as error:
+        advice = "look at storage.blobs and [storage.objects], and at the rights of those keys"
+        return [Finding("fail", "objects", str(error), advice)]
+    return [Finding("ok", "objects", f"{config.storage.blobs} takes, gives and removes objects")]
 
 
 async def _ask_all(upstreams: Iterable[Upstream]) -> list[_Answer]:
