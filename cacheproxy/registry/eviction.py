@@ -10,7 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial as bind
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
@@ -33,6 +33,9 @@ PAGE = 512
 CHECK_EVERY = 10.0
 """Seconds between two looks at the disk, which others fill too."""
 
+ROWS = 1 << 20
+"""Bytes that the database needs to note a batch, and some."""
+
 PAUSE = 0.05
 """Seconds between two batches that nobody waits for: most of the processor and the disk is left to pulls."""
 
@@ -53,7 +56,11 @@ nothing is too old.
 
 
 class Bytes(Files, Protocol):
-    """The content store, as far as eviction goes. Everything blocks."""
+    """The content store, as far as eviction goes. What is not said not to block does."""
+
+    def capacity(self) -> tuple[int, int]:
+        """(free to us, total) bytes; does not block."""
+        ...
 
     def partials(self) -> Iterable[Unfinished]:
         """Unfinished downloads, those that are running too."""
@@ -91,7 +98,7 @@ class Eviction:
         self._content = content
         self._space = space
         self._recency = recency
-        self._keep = {name: seconds for name, seconds in keep.items() if seconds < math.inf}
+        self._keep = _passing(keep)
         self._clock = clock
         self._shared = shared
         self._trash = Trash(records, content, space, clock)
@@ -104,6 +111,12 @@ class Eviction:
         self._barren_until = -math.inf
         self._barren = 0
         """No more bytes than these could go, until then."""
+
+    def limits_changed(self, keep: Mapping[str, float]) -> None:
+        """So did those of the space, perhaps. What is beyond them goes soon, with no fill waiting."""
+        self._keep = _passing(keep)
+        self._barren_until = -math.inf
+        self._stirred.set()
 
     # What fills ask.
 
@@ -145,7 +158,9 @@ class Eviction:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """For ever. Started once what a kill has left of evictions is gone."""
         metrics.CACHED_BYTES.set_function(lambda: self._space.used)
-        metrics.BUDGET_BYTES.set(math.inf if self._space.budget is None else self._space.budget)
+        metrics.BUDGET_BYTES.set_function(
+            lambda: math.inf if self._space.budget is None else self._space.budget
+        )
         await self._tolerant(self._tidy)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._relieving)
@@ -170,7 +185,7 @@ class Eviction:
             await self._tolerant(self._tidy)
 
     async def _expiring(self) -> None:
-        while self._keep:
+        while True:
             wall, here = self._clock(), trio.current_time()
             await trio.sleep(KEEP_EVERY)
             jumped = (self._clock() - wall) - (trio.current_time() - here)
@@ -183,9 +198,6 @@ class Eviction:
         """Whatever fails is tried again at its time, and ends no daemon."""
         try:
             await step()
-        except StoreFull as error:
-            log.warning("no room to note what is evicted", error=str(error))
-            await self._make_room_for_rows()
         except (OSError, StoreError) as error:
             log.warning("eviction failed", error=str(error))
 
@@ -264,7 +276,7 @@ class Eviction:
         Raises StoreError, OSError.
         """
         free = [blob for blob in blobs if not self._recency.holds(blob.digest)]
-        gone = await self._records.evict(free, self._clock())
+        gone = await self._forget_rows(free)
         size = sum(blob.size for blob in gone)
         metrics.EVICTED_BLOBS.labels(reason).inc(len(gone))
         metrics.EVICTED_BYTES.labels(reason).inc(size)
@@ -277,12 +289,27 @@ class Eviction:
         digests = await trio.to_thread.run_sync(self._content.reap, 0.0, now)
         return self._space.drop_parts(digests)
 
-    async def _make_room_for_rows(self) -> None:
-        """They are on the same disk, as a rule: unfinished downloads can go without a row's being written."""
+    async def _forget_rows(self, blobs: Sequence[Evictable]) -> list[Evictable]:
         try:
-            await self._drop_parts(math.inf)
-        except OSError as error:
-            log.warning("unfinished downloads not evicted", error=str(error))
+            return await self._records.evict(blobs, self._clock())
+        except StoreFull as error:
+            log.warning("no room to note what is evicted", error=str(error))
+            first = await self._make_room_for_rows()
+        both = {blob.digest: blob for blob in (*first, *blobs)}
+        return await self._records.evict(list(both.values()), self._clock())
+
+    async def _make_room_for_rows(self) -> list[Evictable]:
+        """They are on the same disk, as a rule, and it is full to the last byte.
+
+        Unfinished downloads have no rows. After them some blobs, which are told, go before their rows do: who
+        misses their bytes fetches them again.
+        """
+        freed = await self._drop_parts(math.inf)
+        if freed >= ROWS or self._content.capacity()[0] >= ROWS:
+            return []
+        first = _take(await self._blobs(ROWS), ROWS)
+        await self._trash.clear([blob.location for blob in first])
+        return first
 
     # Age.
 
@@ -291,6 +318,8 @@ class Eviction:
 
         Raises StoreError, OSError.
         """
+        if not self._keep:
+            return
         now, after = self._clock(), None
         await self._recency.write()
         before = now - min(self._keep.values(), default=math.inf)
@@ -305,6 +334,9 @@ class Eviction:
         return all(now - blob.used > self._keep.get(name, math.inf) for name in blob.upstreams)
 
 
+Item = TypeVar("Item", Evictable, Evictable | Unfinished)
+
+
 def _size(item: Evictable | Unfinished) -> int:
     return item.size if isinstance(item, Evictable) else item.bytes
 
@@ -313,7 +345,7 @@ def _age(item: Evictable | Unfinished) -> float:
     return item.used if isinstance(item, Evictable) else item.mtime
 
 
-def _take(queue: list[Evictable | Unfinished], wanted: int) -> list[Evictable | Unfinished]:
+def _take(queue: list[Item], wanted: int) -> list[Item]:
     """The front of the queue: as many as have so many bytes, up to a batch."""
     count, total = 0, 0
     while count < min(BATCH, len(queue)) and total < wanted:
@@ -322,3 +354,7 @@ def _take(queue: list[Evictable | Unfinished], wanted: int) -> list[Evictable | 
     batch = queue[:count]
     del queue[:count]
     return batch
+
+
+def _passing(keep: Mapping[str, float]) -> dict[str, float]:
+    return {name: seconds for name, seconds in keep.items() if seconds < math.inf}

@@ -52,6 +52,10 @@ class Trash:
                 self._stuck[place] = size
         await self._records.forget_trash(gone)
 
+    async def clear(self, places: list[str]) -> None:
+        """Unlink files whose rows still tell of them: only where there is no room to change the rows."""
+        await trio.to_thread.run_sync(self._remove, places, limiter=self._thread, abandon_on_cancel=True)
+
     async def empty(self) -> None:
         """Unlink all that is due: what a kill or a failure has left. Raises StoreError, OSError."""
         failed = set[str]()

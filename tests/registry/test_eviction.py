@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -360,6 +361,28 @@ async def test_unfinished_downloads_make_room_for_rows(
         await house.fill("new", 200)
         assert house.content.parts == {}
         assert house.space.used == house.content.used
+
+
+async def test_where_nothing_can_be_noted_some_bytes_go_before_their_rows(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with storehouse(tmp_path) as house:
+        for n in range(4):
+            await house.store(n, eviction.ROWS, house.now - 10 + n)
+        house.content.others = TOTAL - house.content.used
+        really = house.records.evict
+
+        async def evict(blobs: Sequence[Evictable], not_before: float) -> list[Evictable]:
+            if house.content.capacity()[0] < eviction.ROWS:
+                raise StoreFull(28, "no room in the database")
+            return await really(blobs, not_before)
+
+        monkeypatch.setattr(house.records, "evict", evict)
+        await nursery.start(house.eviction.run)
+        assert await house.fill("new", 100)
+        assert await house.here(*range(4)) == [1, 2, 3]
+        assert house.space.used == house.content.used
+        assert await house.records.due_trash(math.inf, 10) == []
 
 
 # Age.
