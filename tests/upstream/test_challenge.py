@@ -98,7 +98,7 @@ def test_nothing_makes_it_raise(header: str) -> None:
 
 @pytest.mark.parametrize("piece", ['"', "\\", "a=", 'a="', " ", ",", "a ", "a=b ", 'a="\\"'])
 def test_hostile_headers_cost_no_more_than_their_length(piece: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     parse('Bearer realm="' + piece * 8192)
     parse("Bearer " + piece * 8192)
-    assert time.perf_counter() - started < 0.25
+    assert time.process_time() - started < 0.25
