@@ -1,4 +1,4 @@
-"""Daemons over one PostgreSQL and one folder of blobs, and what they do while the database is away."""
+"""Daemons over one PostgreSQL and one folder or bucket, and what they do while the database is away."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cacheproxy.app import main
 from cacheproxy.store import postgres_changes
 from tests.faults.client import Address, Heard, ask, asking
 from tests.faults.house import House, hosts
+from tests.faults.test_object_store import storage
 from tests.postgres import postgres_url as postgres_url
 from tests.postgres import server
 
@@ -62,10 +63,19 @@ def _address(bound: str) -> Address:
 
 
 @pytest.fixture
-async def house(folder: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+def blobs(request: pytest.FixtureRequest, folder: Path) -> str:
+    """Where the nodes have them, in the configuration's words: in one folder, or in one bucket."""
+    if getattr(request, "param", "folder") == "folder":
+        return f'blobs = "{folder}/blobs"\n'
+    return storage(request.getfixturevalue("seaweed_server"), folder, folder.name)
+
+
+@pytest.fixture
+async def house(
+    folder: Path, blobs: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[House]:
     monkeypatch.setattr(postgres_changes, "AGAIN_SECONDS", 0.05)
-    storage = f'database = "{postgres_url}"\nblobs = "{folder}/blobs"'
-    async with hosts(folder, storage=storage) as house:
+    async with hosts(folder, storage=f'database = "{postgres_url}"\n{blobs}') as house:
         yield house
 
 
@@ -75,6 +85,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             await trio.sleep(0.01)
 
 
+@pytest.mark.parametrize("blobs", ["folder", "bucket"], indirect=True)
 async def test_what_one_node_fetched_another_one_serves(house: House) -> None:
     image = house.image("library/one", b"layer" * 1000)
     async with node(house, "a", BELIEVES) as a, node(house, "b", BELIEVES) as b:
