@@ -74,7 +74,12 @@ class Fills:
     async def join(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str]:
         """A view of a blob that is not stored, and the outcome: coalesced, miss, or bypass (uncached)."""
         while (followed := await self._follow(digest, size, source)) is None:
-            if not await self._room.reserve(digest, size):
+            try:
+                room = await self._room.reserve(digest, size)
+            except OSError as error:  # the disk cannot even say what is free
+                log.warning("blob passes the store by", digest=digest, error=str(error))
+                return self.around(digest, size, source, "disk"), "bypass"
+            if not room:
                 return self.around(digest, size, source, "budget"), "bypass"
             if digest not in self._running:  # nobody was first while room was made
                 return self._start(digest, size, source), "miss"

@@ -324,3 +324,15 @@ async def test_a_second_copy_counts_once(
             assert (await pull(cache, upstream.digest))[1] == "miss"
         await trio.sleep(1)
         assert cache.space.used == SIZE
+
+
+async def test_a_disk_that_cannot_say_what_is_free_stops_no_pull(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "latest")
+        monkeypatch.setattr(os, "statvfs", failing)
+        assert await pull(cache, upstream.digest) == (upstream.data, "bypass")
