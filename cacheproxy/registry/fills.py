@@ -110,9 +110,6 @@ class Fills:
         metrics.UNCACHED.labels(reason).inc()
         return Uncached(digest, size, Route(source, self._liars.get(digest, ())), self._nursery)
 
-    def running(self, digest: Digest) -> bool:
-        return digest in self._running
-
     async def ended(self, digest: Digest) -> None:
         """Wait until no fill runs for it: a blob is kept a moment after its readers have all of it."""
         if (fill := self._running.get(digest)) is not None:

@@ -394,7 +394,7 @@ async def test_fill_below_its_share_ends_after_a_grace(
         await view.available(0, Span(0, SIZE, bounded=False))
         view.close()
         await trio.sleep(GRACE + 2)
-        assert not all_fills.running(upstream.digest)
+        assert all_fills.held(upstream.digest) is None
         sent = upstream.sent
         upstream.rate = None
         assert await pull(all_fills, upstream) == upstream.data
@@ -440,7 +440,7 @@ async def test_only_want_of_room_asks_for_room(
         room = FixedRoom(space)
         all_fills = Fills(nursery, shelf, SINGLE, space, room)
         assert await pull(all_fills, upstream) == upstream.data
-        while all_fills.running(upstream.digest):
+        while all_fills.held(upstream.digest) is not None:
             await trio.sleep(0.1)
     assert room.starved == ([] if number == errno.EIO else [SIZE])
 
@@ -494,7 +494,7 @@ async def test_blob_that_cannot_be_kept_is_served_all_the_same(
     shelf.keeping = OSError(errno.ENOSPC, "No space left on device")
     async with fills(shelf) as all_fills:
         assert await pull(all_fills, upstream) == upstream.data
-        while all_fills.running(upstream.digest):
+        while all_fills.held(upstream.digest) is not None:
             await trio.sleep(0.1)
     assert list((tmp_path / "blobs" / "partial").iterdir()) == []
 
@@ -524,7 +524,7 @@ async def test_next_fill_goes_on_while_the_failed_one_is_still_read(
     async with fills(shelf) as all_fills:
         slow, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
         await slow.available(0, Span(0, SIZE, bounded=False))
-        while all_fills.running(upstream.digest):
+        while all_fills.held(upstream.digest) is not None:
             await trio.sleep(0.1)
         assert await pull(all_fills, upstream) == upstream.data
         assert await read(slow, 0, MIB, bounded=True) == upstream.data[:MIB]
@@ -651,7 +651,7 @@ async def test_commit_that_hangs_is_given_up(
     async with fills(shelf) as all_fills:
         assert await pull(all_fills, upstream) == upstream.data
         with trio.fail_after(COMMIT_LIMIT + 10):
-            while all_fills.running(upstream.digest):
+            while all_fills.held(upstream.digest) is not None:
                 await trio.sleep(1)
     assert unkept._value.get() == before + 1
 
