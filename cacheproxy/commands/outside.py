@@ -19,6 +19,8 @@ from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.store.errors import StoreError
 
 if TYPE_CHECKING:
+    from structlog.typing import EventDict
+
     from cacheproxy.config import Config, Upstream
     from cacheproxy.upstream.registry import Registry
 
@@ -54,8 +56,9 @@ class _Answer:
 
 def ask(config: Config) -> list[Finding]:
     """All of them; and the clock, by what upstreams say of theirs."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # the findings say it all
-    answers = trio.run(_ask_all, config.upstreams)
+    said = _Said()
+    structlog.configure(processors=[said])
+    answers = trio.run(_ask_all, config.upstreams, said)
     return [*trio.run(_bucket, config), *(answer.finding for answer in answers), *_clock(answers)]
 
 
@@ -73,16 +76,31 @@ async def _bucket(config: Config) -> list[Finding]:
     return [Finding("ok", "objects", f"{config.storage.blobs} takes, gives and removes objects")]
 
 
-async def _ask_all(upstreams: Iterable[Upstream]) -> list[_Answer]:
+class _Said:
+    """Instead of the log, where alone it is told why credentials could not be had: not for clients."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    def __call__(self, logger: object, method: str, event: EventDict) -> EventDict:
+        if event["event"] == "no credentials":
+            self._reasons[event["upstream"]] = event["reason"]
+        raise structlog.DropEvent
+
+    def about(self, error: UpstreamError) -> str:
+        return self._reasons.get(error.upstream, error.message)
+
+
+async def _ask_all(upstreams: Iterable[Upstream], said: _Said) -> list[_Answer]:
     found: dict[int, list[_Answer]] = {}
     async with trio.open_nursery() as nursery:
         for number, upstream in enumerate(upstreams):
             found[number] = []
-            nursery.start_soon(_ask, upstream, found[number])
+            nursery.start_soon(_ask, upstream, found[number], said)
     return [answer for answers in found.values() for answer in answers]
 
 
-async def _ask(upstream: Upstream, found: list[_Answer]) -> None:
+async def _ask(upstream: Upstream, found: list[_Answer], said: _Said) -> None:
     async with AsyncExitStack() as opened, trio.open_nursery() as renewals:
         try:
             settings = wiring.upstream_settings(upstream, "cacheproxy-doctor")
@@ -90,11 +108,13 @@ async def _ask(upstream: Upstream, found: list[_Answer]) -> None:
         except wiring.CannotStart as error:
             found.append(_Answer(Finding("fail", upstream.prefix, str(error), "look at that file"), None))
         else:
-            found += [await _ping(upstream, registry, number) for number in range(len(registry.endpoints))]
+            found += [
+                await _ping(upstream, registry, number, said) for number in range(len(registry.endpoints))
+            ]
         renewals.cancel_scope.cancel()
 
 
-async def _ping(upstream: Upstream, registry: Registry, endpoint: int) -> _Answer:
+async def _ping(upstream: Upstream, registry: Registry, endpoint: int, log: _Said) -> _Answer:
     host = registry.endpoints[endpoint].url.host
     name = upstream.prefix if endpoint == 0 else f"{upstream.prefix} ({host})"
     began = trio.current_time()
@@ -102,7 +122,7 @@ async def _ping(upstream: Upstream, registry: Registry, endpoint: int) -> _Answe
         with trio.fail_after(2 * WITHIN):  # with all that a login takes
             clock = await registry.ping(endpoint, WITHIN)
     except UpstreamError as error:
-        finding = Finding("fail", name, error.message, ADVICE[error.root])
+        finding = Finding("fail", name, log.about(error), ADVICE[error.root])
         return _Answer(replace(finding, level="warn") if error.root in PASSING else finding, None)
     except trio.TooSlowError:
         said = f"no answer within {2 * WITHIN:.0f} s"

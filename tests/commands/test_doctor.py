@@ -67,6 +67,15 @@ async def test_a_login_that_is_refused_is_found(folder: Path) -> None:
     assert "with its credentials" in found["docker-hub"]["said"]
 
 
+async def test_credentials_that_cannot_be_had_are_told(folder: Path) -> None:
+    login = 'credentials = { username = "builder", password = { command = ["false"] } }'
+    async with hosts(folder, upstream=login) as house:
+        house.registry.origin.auth = "bearer"
+        found = await findings(Desk(house))
+    assert found["docker-hub"]["level"] == "fail"
+    assert "false" in found["docker-hub"]["said"]
+
+
 async def test_an_upstream_that_is_gone_is_found(folder: Path) -> None:
     async with hosts(folder) as house:
         await house.registry.stop()
