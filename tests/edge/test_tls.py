@@ -211,12 +211,16 @@ async def test_bytes_that_were_tampered_with_end_the_connection(server: Running,
 async def test_a_handshake_that_stalls_is_cut(
     said: bytes, server: Running, clock: trio.testing.MockClock
 ) -> None:
+    before = REGISTRY.get_sample_value("cacheproxy_connections_cut_total", {"why": "handshake"}) or 0.0
     client = await server.connect()
     await client.send(said)
     began = trio.current_time()
     with suppress(trio.BrokenResourceError):
         await client.read_to_the_end()
     assert 10 <= trio.current_time() - began <= 12
+    await trio.testing.wait_all_tasks_blocked()
+    after = REGISTRY.get_sample_value("cacheproxy_connections_cut_total", {"why": "handshake"})
+    assert after == before + 1
 
 
 async def test_a_head_that_stalls_is_answered(server: Running, clock: trio.testing.MockClock) -> None:
