@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cacheproxy.core.failures import Cause
+from cacheproxy.registry.condition import HostCondition, UpstreamCondition, Watch
+from cacheproxy.upstream.pacing import Health
+from tests.registry.world import world
+
+HOSTS = [Health("a", False, None, 3.0), Health("b", True, Cause.DNS, None)]
+
+
+class Watched:
+    name, registry, health = "hub", "docker.io", HOSTS
+
+
+async def test_it_tells_of_space_time_and_upstreams(tmp_path: Path) -> None:
+    async with world(tmp_path, budget=1000) as built:
+        built.space.store(built.upstream.digest, 300)
+        nothing: Any = ()
+        watch = Watch([Watched()], nothing, built.space, lambda: (7, 9), lambda: built.now)
+        built.pass_time(60)
+        told = watch.condition()
+    assert (told.uptime, told.cached, told.budget, told.free, told.total) == (60.0, 300, 1000, 7, 9)
+    assert told.upstreams == (
+        UpstreamCondition(
+            "hub",
+            "docker.io",
+            (HostCondition("a", False, None, 3.0), HostCondition("b", True, "dns", None)),
+        ),
+    )
+    assert told.fills == ()
