@@ -53,6 +53,11 @@ class Space:
         self._promised: dict[Digest, int] = {}
         """Bytes of blobs that are arriving."""
 
+    def limit(self, budget: int | None, min_free: Callable[[int], int]) -> None:
+        """From now on. What is beyond it goes with the next look at the disk."""
+        self._budget = budget
+        self._min_free = min_free
+
     @property
     def budget(self) -> int | None:
         return self._budget

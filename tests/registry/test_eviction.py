@@ -215,6 +215,19 @@ async def test_what_other_nodes_store_counts(tmp_path: Path, nursery: trio.Nurse
         assert house.space.used == 100
 
 
+async def test_a_budget_that_is_lowered_holds_at_once(
+    tmp_path: Path, nursery: trio.Nursery, clock: MockClock
+) -> None:
+    async with storehouse(tmp_path, BUDGET) as house:
+        await ten(house)
+        nursery.start_soon(house.eviction.run)
+        await trio.sleep(1)
+        house.space.limit(BUDGET // 2, lambda _: 0)
+        house.eviction.limits_changed({})
+        await trio.sleep(1)
+        assert await house.here(*range(10)) == [6, 7, 8, 9]
+
+
 # The disk.
 
 
@@ -424,6 +437,19 @@ async def test_a_clock_that_was_set_makes_nothing_too_old(
         house.now += 365 * DAY
         await trio.sleep(KEEP_EVERY)
         assert await house.here("a") == ["a"]
+
+
+async def test_an_upstream_may_begin_to_keep_for_less_long(
+    tmp_path: Path, nursery: trio.Nursery, clock: MockClock
+) -> None:
+    async with storehouse(tmp_path) as house:
+        await house.store("old", 10, house.now - 31 * DAY, "hub")
+        nursery.start_soon(house.eviction.run)
+        await trio.sleep(1)
+        house.eviction.limits_changed({"hub": 30 * DAY})
+        house.now += KEEP_EVERY
+        await trio.sleep(KEEP_EVERY)
+        assert await house.here("old") == []
 
 
 # The rule.
