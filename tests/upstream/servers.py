@@ -62,7 +62,7 @@ class Server:
     async def left_with(self, connections: int) -> None:
         """Wait until so many connections are open, or fewer."""
         with trio.fail_after(10):
-            while self.open > connections:  # noqa: ASYNC110 (an event would have to know the number)
+            while self.open > connections:
                 await trio.sleep(0.001)
 
     async def serve(
