@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from cacheproxy.commands.checks import Finding
 
 
+SERVICE_STATE = Path("/var/lib/cacheproxy")
+"""StateDirectory= of systemd/cacheproxy.service."""
+
+
 @click.command()
 @config_file
 @as_json
@@ -27,6 +32,7 @@ def doctor(load: Load, file: Path | None, machine: bool) -> None:
     from cacheproxy.commands import checks
     from cacheproxy.commands.outside import ask
 
+    _as_the_service(file)
     config = load(file)
     daemon, finding = _daemon(Daemon.of(config))
     findings: list[Finding] = [finding, *checks.folders(config, daemon), *checks.disk(config)]
@@ -34,6 +40,12 @@ def doctor(load: Load, file: Path | None, machine: bool) -> None:
     report([asdict(finding) for finding in findings], machine, lines)
     if any(finding.level == "fail" for finding in findings):
         sys.exit(1)
+
+
+def _as_the_service(file: Path | None) -> None:
+    """A system-wide configuration is the service's, whose manager says where its state is."""
+    if (file is None or file.is_relative_to("/etc")) and SERVICE_STATE.is_dir():
+        os.environ.setdefault("STATE_DIRECTORY", str(SERVICE_STATE))
 
 
 def _daemon(daemon: Daemon) -> tuple[int | None, Finding]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cacheproxy import config
-from cacheproxy.commands import checks, outside
+from cacheproxy.commands import checks, doctor, outside
 from cacheproxy.commands.checks import Finding
 from tests.commands.desk import Desk, at_desk
 from tests.faults.house import hosts
@@ -95,6 +95,19 @@ def test_the_clock_is_judged_by_most_upstreams(skews: list[float], level: str) -
 def loaded(folder: Path, cache: str = "") -> config.Config:
     (folder / "c.toml").write_text(f'[storage]\nstate = "{folder}/state"\n[cache]\n{cache}')
     return config.load(folder / "c.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"), [(None, True), (Path("/etc/cacheproxy/c.toml"), True), (Path("c.toml"), False)]
+)
+def test_the_services_state_is_where_its_manager_puts_it(
+    file: Path | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "")
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setattr(doctor, "SERVICE_STATE", tmp_path)
+    doctor._as_the_service(file)
+    assert os.environ.get("STATE_DIRECTORY") == (str(tmp_path) if expected else None)
 
 
 def test_a_folder_of_another_user_is_found(tmp_path: Path) -> None:
