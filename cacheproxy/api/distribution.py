@@ -77,16 +77,12 @@ class Distribution:
                 return elsewhere
         view, outcome = await self._blobs.open(target, operation.digest)
         try:
-            response = _bytes_of(view, request, headers)
-            response.outcome = outcome
-            if isinstance(response.body, BlobBody):
-                await _first_byte(response.body)
+            status, headers, sent = _bytes_of(view, request, headers)
+            await _first_byte(sent)
         except BaseException:
             view.close()
             raise
-        if not isinstance(response.body, BlobBody):
-            view.close()
-        return response
+        return Response(status, headers, sent, outcome=outcome)
 
     def _may_go_elsewhere(self, request: Request) -> bool:
         """Whether the client is one of those that reach the store, and its question one for the store.
@@ -166,18 +162,19 @@ def warning_of(failure: UpstreamError | None) -> Headers:
     return [("Warning", f'299 - "{plain[:500]}"')]
 
 
-def _bytes_of(view: BlobView, request: Request, headers: Headers) -> Response:
+def _bytes_of(view: BlobView, request: Request, headers: Headers) -> tuple[int, Headers, BlobBody]:
+    """Status, headers and body for what the request asks of the blob. Raises Unsatisfiable."""
     whole = Span(0, view.size, bounded=False)
     spans = _asked(request, view.digest, view.size)
     if spans is None:
-        return Response(200, headers, BlobBody(view, (whole,) if view.size else (), view.size))
+        return 200, headers, BlobBody(view, (whole,) if view.size else (), view.size)
     if len(spans) == 1:
         headers = [*headers, ("Content-Range", content_range(spans[0], view.size))]
-        return Response(206, headers, BlobBody(view, spans, spans[0].length))
+        return 206, headers, BlobBody(view, spans, spans[0].length)
     boundary = f"cacheproxy-{request.id}"
     parts, length = multipart(spans, view.size, "application/octet-stream", boundary)
     headers = [("Content-Type", f"multipart/byteranges; boundary={boundary}"), *headers[1:]]
-    return Response(206, headers, BlobBody(view, parts, length))
+    return 206, headers, BlobBody(view, parts, length)
 
 
 def _asked(request: Request, digest: Digest, size: int) -> tuple[Span, ...] | None:

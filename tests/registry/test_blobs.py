@@ -262,6 +262,18 @@ async def test_a_blob_that_is_not_empty_is_never_sent_as_such(
     assert failure.value.cause is Cause.PROTOCOL
 
 
+async def test_a_blob_may_go_by_another_algorithm(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock
+) -> None:
+    digest = Digest.of(upstream.data, "sha512")
+    named = manifest(b"{}", upstream.data).replace(upstream.digest.encode(), digest.encode())
+    upstream.push("sha512", named)
+    async with world(tmp_path, upstream) as cache:
+        await cache.manifests.get(TARGET, "sha512")
+        await pull_and_keep(cache, digest)
+        assert await pull(cache, digest) == (upstream.data, "hit")
+
+
 async def test_an_empty_blob_is_what_its_digest_says(
     tmp_path: Path, upstream: FakeRegistry, clock: MockClock
 ) -> None:
