@@ -12,10 +12,11 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial as bind
 from types import MappingProxyType
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -43,13 +44,14 @@ from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.inventory import Inventory
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
-from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.origin import Missing
 from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.prefetch import Prefetch
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.trash import Trash
+from cacheproxy.reload import Current, Reload, Requests
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.records import Records
@@ -57,6 +59,7 @@ from cacheproxy.store.removal import Removal
 from cacheproxy.store.scratch import Scratch
 from cacheproxy.store.survey import Survey
 from cacheproxy.upstream.registry import Registry
+from cacheproxy.upstreams import open_upstreams
 
 log = structlog.get_logger()
 
@@ -95,9 +98,12 @@ def _allow_descriptors() -> None:
 async def _until_signalled(config: Config, passed: Passed) -> None:
     async with trio.open_nursery() as nursery:
         drain = trio.Event()
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with (
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+            trio.open_signal_receiver(signal.SIGHUP) as hangups,
+        ):
             nursery.start_soon(_drain_on_signal, signals, drain, nursery.cancel_scope)
-            await main(config, drain, passed=passed)
+            await main(config, drain, passed=passed, hangups=hangups)
             nursery.cancel_scope.cancel()
 
 
@@ -116,45 +122,61 @@ async def main(
     drain: trio.Event,
     *,
     passed: Passed = MappingProxyType({}),
+    hangups: AsyncIterator[int] | None = None,
     task_status: trio.TaskStatus[Mapping[str, list[str]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """The daemon until `drain` is set and its answers are out. `started` gets the bound addresses by door."""
+    """The daemon until `drain` is set and its answers are out. `started` gets the bound addresses by door.
+
+    At each of `hangups` the configuration is read again.
+    """
     tls = config.server.tls
     certificate = None if tls is None else await wiring.server_certificate(tls)
     via = f"cacheproxy-{secrets.token_hex(4)}"
     async with (
         _stores(config) as stores,
-        _upstreams(config, via) as registries,
+        open_upstreams(via) as upstreams,
         trio.open_nursery() as background,
     ):
-        origins = {
-            upstream.prefix: Origin(
-                registries[upstream.prefix],
-                wiring.fresh_rules(upstream),
-                wiring.stale_rule(upstream),
-                upstream.missing_for,
-            )
-            for upstream in config.upstreams
-        }
+        registries = await upstreams.open(config.upstreams)
         space = await _space(config, stores)
         background.start_soon(_reap, stores.content, space)
         recency = Recency(stores.records.record_used, time.time)
         background.start_soon(recency.run)
-        keep = {upstream.prefix: upstream.keep for upstream in config.upstreams}
         shared = isinstance(config.storage.database, str)
+        keep = wiring.keep(config.upstreams)
         eviction = Eviction(stores.records, stores.content, space, recency, keep, time.time, shared=shared)
         await background.start(eviction.run)
-        cases = _use_cases(config, stores, origins, space, recency, eviction, background)
-        clients = Door(
-            wiring.routes(config), wiring.access(config.access), cases.distribution, cases.ready, via
-        )
-        admin = _admin_door(config, stores, origins, registries, space, cases, background)
+        lasting = _lasting(config, stores, space, recency, eviction, background, via)
+        doors = _doors(config, lasting, registries)
+        clients, commands = Current(doors.clients), Current(doors.commands)
+        requests = Requests(config.log, background)
+
+        async def apply(new: Config) -> None:
+            nonlocal doors
+            registries = await upstreams.open(new.upstreams)
+            # From here on nothing waits: no request sees one half of it.
+            doors = _doors(new, lasting, registries, doors.prefetch)
+            clients.door, commands.door = doors.clients, doors.commands
+            _limit(new, lasting)
+            logging.configure(new.log)
+            requests.configure(new.log)
+            lasting.ready.clear()
+
         checks = {"database": bind(_usable, stores), "store": bind(_writable, stores.content)}
         operators = OperatorDoor(checks)
-        await background.start(stores.database.watch, cases.ready)
+        await background.start(stores.database.watch, lasting.ready)
         if certificate is not None:
             background.start_soon(certificate.watch)
-        await _serve(config, passed, certificate, clients, operators, admin, background, drain, task_status)
+        reload = Reload(config, apply)
+
+        def ready(status: str) -> None:
+            systemd.ready(status)
+            if hangups is not None:
+                background.start_soon(reload.run, hangups, status)
+
+        observe = _observer(Meter(), requests)
+        applications = Applications(clients, operators, commands)
+        await _serve(config, passed, certificate, applications, observe, ready, drain, task_status)
         background.cancel_scope.cancel()
 
 
@@ -167,19 +189,6 @@ async def _stores(config: Config) -> AsyncIterator[Stores]:
             yield Stores(database, Records(database), blobs.content, blobs.address, scratch)
     finally:
         scratch.close()
-
-
-@asynccontextmanager
-async def _upstreams(config: Config, via: str) -> AsyncIterator[dict[str, Registry]]:
-    """No upstream is contacted here: the daemon starts, and serves what it has, when all of them are down."""
-    async with AsyncExitStack() as clients, trio.open_nursery() as renewals:
-        yield {
-            upstream.prefix: await clients.enter_async_context(
-                wiring.open_registry(wiring.upstream_settings(upstream, via), renewals)
-            )
-            for upstream in config.upstreams
-        }
-        renewals.cancel_scope.cancel()
 
 
 async def _space(config: Config, stores: Stores) -> Space:
@@ -196,29 +205,55 @@ async def _space(config: Config, stores: Stores) -> Space:
 
 
 @dataclass(frozen=True, slots=True)
-class UseCases:
-    """What both doors, the clients' and the commands', lead to."""
+class Lasting:
+    """What no reload replaces."""
 
-    distribution: Distribution
-    manifests: Manifests
-    blobs: Blobs
-    listings: Listings
+    stores: Stores
+    space: Space
+    recency: Recency
+    eviction: Eviction
     fills: Fills
     ready: ReadyAnswers
+    background: trio.Nursery
+    via: str
+    started: float
 
 
-def _use_cases(
+def _lasting(
     config: Config,
     stores: Stores,
-    origins: Mapping[str, Origin],
     space: Space,
     recency: Recency,
     eviction: Eviction,
     background: trio.Nursery,
-) -> UseCases:
-    records, missing, clock = stores.records, Missing(stores.scratch), time.time
-    shelf = DiskShelf(stores.content, records, clock)
+    via: str,
+) -> Lasting:
+    shelf = DiskShelf(stores.content, stores.records, time.time)
     fills = Fills(background, shelf, wiring.fill_rules(config.cache), space, eviction)
+    return Lasting(stores, space, recency, eviction, fills, ReadyAnswers(), background, via, time.time())
+
+
+def _limit(config: Config, lasting: Lasting) -> None:
+    _, total = lasting.stores.content.capacity()
+    lasting.space.limit(config.cache.budget.of(total), config.cache.min_free.of)
+    lasting.eviction.limits_changed(wiring.keep(config.upstreams))
+    lasting.fills.rules = wiring.fill_rules(config.cache)
+
+
+class Doors(NamedTuple):
+    """What one configuration makes of requests. Whoever came in by it stays with it."""
+
+    clients: Door
+    commands: AdminDoor
+    prefetch: Prefetch
+
+
+def _doors(
+    config: Config, lasting: Lasting, registries: Mapping[str, Registry], before: Prefetch | None = None
+) -> Doors:
+    stores, space, fills, background = lasting.stores, lasting.space, lasting.fills, lasting.background
+    records, missing, clock = stores.records, Missing(stores.scratch), time.time
+    origins = {upstream.prefix: wiring.origin(upstream, registries) for upstream in config.upstreams}
     manifests = Manifests(records, missing, Flights(background), origins, clock)
     blobs = Blobs(
         records,
@@ -227,51 +262,43 @@ def _use_cases(
         Flights(background),
         fills,
         space,
-        recency,
+        lasting.recency,
         origins,
         clock,
         stores.address,
     )
     listings = Listings(records, stores.scratch, Flights(background), origins, clock)
     distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)
-    return UseCases(distribution, manifests, blobs, listings, fills, ReadyAnswers())
+    routes, access = wiring.routes(config), wiring.access(config.access)
+    clients = Door(routes, access, distribution, lasting.ready, lasting.via)
+    watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
+    inventory = Inventory(records, Survey(stores.database), fills, origins, wiring.keep(config.upstreams))
+    trash = Trash(records, stores.content, space, clock)
+    purge = Purge(Removal(stores.database), trash, listings, clock)
+    prefetch = Prefetch(manifests, blobs, fills, background, before)
+    commands = AdminDoor(routes, lasting.ready, watch, inventory, purge, Pins(records), prefetch)
+    return Doors(clients, commands, prefetch)
 
 
-def _admin_door(
-    config: Config,
-    stores: Stores,
-    origins: Mapping[str, Origin],
-    registries: Mapping[str, Registry],
-    space: Space,
-    cases: UseCases,
-    background: trio.Nursery,
-) -> AdminDoor:
-    watch = Watch(registries.values(), cases.fills, space, stores.content.capacity, time.time)
-    keep = {upstream.prefix: upstream.keep for upstream in config.upstreams}
-    inventory = Inventory(stores.records, Survey(stores.database), cases.fills, origins, keep)
-    trash = Trash(stores.records, stores.content, space, time.time)
-    purge = Purge(Removal(stores.database), trash, cases.listings, time.time)
-    prefetch = Prefetch(cases.manifests, cases.blobs, cases.fills, background)
-    pins = Pins(stores.records)
-    return AdminDoor(wiring.routes(config), cases.ready, watch, inventory, purge, pins, prefetch)
+class Applications(NamedTuple):
+    """By who comes to them (edge.message.Application)."""
+
+    clients: Application
+    operators: Application
+    commands: Application
 
 
 async def _serve(
     config: Config,
     passed: Passed,
     certificate: Certificate | None,
-    clients: Application,
-    operators: Application,
-    commands: Application,
-    background: trio.Nursery,
+    applications: Applications,
+    observe: Log,
+    ready: Callable[[str], None],
     drain: trio.Event,
     task_status: trio.TaskStatus[Mapping[str, list[str]]],
 ) -> None:
     """All doors, open until `drain`; the operators' ones close after the clients' one."""
-    written = request_log.request_log(config.log)
-    if written is not None:
-        background.start_soon(written.run)
-    observe = _observer(Meter(), written or request_log.unlogged)
     listeners = await trio.to_thread.run_sync(open_listeners, config.server.listen, passed)
     metrics = await trio.to_thread.run_sync(open_listeners, (config.server.metrics,), passed)
     admin = await trio.to_thread.run_sync(open_listeners, (f"unix:{config.admin_socket}",))
@@ -281,19 +308,18 @@ async def _serve(
         "admin": [describe(listener) for listener in admin],
     }
     closed = trio.Event()
-    operate = bind(serve, metrics, operators, limits=Limits(), log=request_log.unlogged, drain=closed)
-    obey = bind(serve, admin, commands, limits=Limits(), log=request_log.unlogged, drain=closed)
+    inside = bind(serve, limits=Limits(), log=request_log.unlogged, drain=closed)
     async with trio.open_nursery() as doors:
-        await doors.start(operate)
-        await doors.start(obey)
+        await doors.start(inside, metrics, applications.operators)
+        await doors.start(inside, admin, applications.commands)
         log.info(
             "serving", upstreams=len(config.upstreams), **{door: " ".join(bound[door]) for door in bound}
         )
-        systemd.ready(f"serving on {' '.join(bound['listen'])}")
+        ready(f"serving on {' '.join(bound['listen'])}")
         task_status.started(bound)
         await serve(
             listeners,
-            clients,
+            applications.clients,
             limits=Limits.within(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
             trusted_proxies=config.server.trusted_proxies,
             log=observe,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping
 
@@ -14,6 +15,12 @@ FIRST = 3
 def ready(status: str, environment: Mapping[str, str] = os.environ) -> None:
     """The listeners are bound: units that wait for this one may start."""
     _notify(f"READY=1\nSTATUS={_line(status)}", environment)
+
+
+def reloading(environment: Mapping[str, str] = os.environ) -> None:
+    """The configuration is read again; `ready` says when that has ended, however it did."""
+    # The time tells the manager which SIGHUP this answers, sd_notify(3).
+    _notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", environment)
 
 
 def stopping(status: str, environment: Mapping[str, str] = os.environ) -> None:

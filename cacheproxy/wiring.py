@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.certificate import Certificate, CertificateError
 from cacheproxy.registry.fill import FillRules
+from cacheproxy.registry.origin import Origin
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
@@ -161,6 +162,16 @@ def stale_rule(upstream: c.Upstream) -> StaleRule:
     return StaleRule(rule.seconds, frozenset(Cause(cause) for cause in rule.causes))
 
 
+def keep(upstreams: Iterable[c.Upstream]) -> dict[str, float]:
+    """Seconds since the last pull, by upstream."""
+    return {upstream.prefix: upstream.keep for upstream in upstreams}
+
+
+def origin(upstream: c.Upstream, registries: Mapping[str, Registry]) -> Origin:
+    registry = registries[upstream.prefix]
+    return Origin(registry, fresh_rules(upstream), stale_rule(upstream), upstream.missing_for)
+
+
 def upstream_settings(upstream: c.Upstream, via: str) -> s.UpstreamSettings:
     return s.UpstreamSettings(
         name=upstream.prefix,
@@ -186,11 +197,12 @@ async def open_registry(settings: s.UpstreamSettings, nursery: trio.Nursery) -> 
     dialer = Dialer(gate, await _tls(settings), identified=await _identified(settings), proxy=proxy)
     async with OwnedTransport(dialer, max_idle=2 * settings.connections) as transport:
         nursery.start_soon(transport.tidy)
-        registry = Registry(settings, transport, nursery)
+        made = [Registry(settings, transport, nursery)]
+        close = made[0].close
         try:
-            yield registry
+            yield made.pop()  # and not held here: that nobody has it any more can be seen (upstreams.py)
         finally:
-            registry.close()
+            close()
 
 
 async def _tls(settings: s.UpstreamSettings) -> ssl.SSLContext:

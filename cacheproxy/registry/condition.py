@@ -71,14 +71,15 @@ class Watch:
         space: Space,
         capacity: Callable[[], tuple[int, int]],
         clock: Callable[[], float],
+        started: float | None = None,
     ) -> None:
-        """`capacity` gives (free, total) bytes of the file system."""
+        """`capacity` gives (free, total) bytes of the file system. Without `started`, it is now."""
         self._upstreams = tuple(upstreams)
         self._fills = fills
         self._space = space
         self._capacity = capacity
         self._clock = clock
-        self._started = clock()
+        self._started = clock() if started is None else started
 
     def condition(self) -> Condition:
         free, total = self._capacity()

@@ -63,7 +63,8 @@ class Fills:
         self._nursery = nursery
         """Owned by the application: fills outlive the clients that started them."""
         self._shelf = shelf
-        self._rules = rules
+        self.rules = rules
+        """Of fills that begin from now on."""
         self._space = space
         self._room = room
         self._running: dict[Digest, Fill] = {}
@@ -87,7 +88,7 @@ class Fills:
 
     def _start(self, digest: Digest, size: int, source: Source) -> BlobView:
         route = Route(source, self._liars.get(digest, ()))
-        fill = Fill(digest, size, route, self._rules, self._disk, self._detour)
+        fill = Fill(digest, size, route, self.rules, self._disk, self._detour)
         self._running[digest] = fill
         view = fill.join()
         self._nursery.start_soon(self._run, fill)

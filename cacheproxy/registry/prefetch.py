@@ -85,14 +85,22 @@ class _Job:
 
 
 class Prefetch:
-    def __init__(self, manifests: Manifests, blobs: Blobs, fills: Fills, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        manifests: Manifests,
+        blobs: Blobs,
+        fills: Fills,
+        nursery: trio.Nursery,
+        before: Prefetch | None = None,
+    ) -> None:
+        """The jobs of the one from `before` a reload go on, and are remembered here."""
         self._manifests = manifests
         self._blobs = blobs
         self._fills = fills
         self._nursery = nursery
         """Owned by the application: a job goes on when its command has left."""
-        self._slots = trio.CapacityLimiter(AT_ONCE)
-        self._jobs: OrderedDict[str, _Job] = OrderedDict()
+        self._slots: trio.CapacityLimiter = before._slots if before else trio.CapacityLimiter(AT_ONCE)
+        self._jobs: OrderedDict[str, _Job] = before._jobs if before else OrderedDict()
 
     def start(self, wanted: Sequence[Wished], platforms: Sequence[str]) -> str:
         """A job for these images, one after the other; `platforms` are "linux/amd64" or "all". Its name.

@@ -6,7 +6,7 @@ bytes that came, whatever the headers say.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -78,9 +78,10 @@ class Registry:
         """Of its address and its mirrors, in order."""
         return [endpoint.pace.health for endpoint in self.endpoints]
 
-    def close(self) -> None:
-        """Nothing is asked any more."""
-        self._paces.retire()
+    @property
+    def close(self) -> Callable[[], None]:
+        """To call when nothing is asked any more. Does not hold the registry itself."""
+        return self._paces.retire
 
     async def head_manifest(
         self, repository: str, reference: Digest | str, *, patience: float | None = None

@@ -1,0 +1,127 @@
+"""A changed configuration in a running daemon: taken up whole, or refused whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import structlog
+import trio
+
+from cacheproxy import request_log, systemd
+from cacheproxy.config import Config, ConfigError, load
+from cacheproxy.config.changes import changes
+from cacheproxy.config.sections import Log
+from cacheproxy.edge.message import Application, Exchange, Peer, Ready, Request, Response
+from cacheproxy.wiring import CannotStart
+
+log = structlog.get_logger()
+
+
+class Current:
+    """The door that is open now (edge.message.Application). A request stays with the one it came in by."""
+
+    def __init__(self, door: Application) -> None:
+        self.door = door
+
+    def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
+        return self.door.immediate(method, target, headers, peer)
+
+    async def handle(self, request: Request) -> Response:
+        return await self.door.handle(request)
+
+    def refuse(self, status: int, message: str, request_id: str) -> Response:
+        return self.door.refuse(status, message, request_id)
+
+
+class Requests:
+    """The log of requests, as it is configured now."""
+
+    def __init__(self, settings: Log, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._writing = trio.CancelScope()
+        self._write = request_log.unlogged
+        self.configure(settings)
+
+    def __call__(self, exchange: Exchange) -> None:
+        self._write(exchange)
+
+    def configure(self, settings: Log) -> None:
+        """What waits to be written still is, as it was going to be."""
+        self._writing.cancel()
+        self._writing = trio.CancelScope()
+        written = request_log.request_log(settings)
+        self._write = written or request_log.unlogged
+        if written is not None:
+            self._nursery.start_soon(_within, self._writing, written.run)
+
+
+async def _within(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()
+
+
+Apply = Callable[[Config], Awaitable[None]]
+"""Puts a configuration in force at once, with no request between two of its parts. Raises CannotStart (in a
+group) before anything has changed.
+"""
+
+
+class Reload:
+    def __init__(self, config: Config, apply: Apply) -> None:
+        self._config = config
+        """What is in force."""
+        self._apply = apply
+
+    async def run(self, hangups: AsyncIterator[int], status: str) -> None:
+        """Read the file again at each SIGHUP. `status` is what the service manager is told afterwards."""
+        async for _ in hangups:
+            systemd.reloading()
+            problems = await self._reload()
+            if problems:
+                for problem in problems:
+                    log.error("configuration refused", problem=problem)
+                log.error("the configuration from before stays", problems=len(problems))
+                systemd.ready(f"{status}; the configuration was refused, that from before stays")
+            else:
+                systemd.ready(status)
+
+    async def _reload(self) -> list[str]:
+        """What is wrong; nothing: it is in force."""
+        failures: list[str] = []
+        try:
+            written = await trio.to_thread.run_sync(load, self._config.file)
+        except ConfigError as error:
+            return [str(problem) for problem in error.problems]
+        found = changes(self._config, written)
+        config = _feasible(self._config, written)
+        try:
+            await self._apply(config)
+        except* CannotStart as group:
+            failures += map(str, _leaves(group))
+        if failures:
+            return failures
+        self._config = config
+        log.info("configuration reloaded", changed=_names(change.name for change in found if change.live))
+        held = _names(change.name for change in found if not change.live)
+        if held:
+            log.warning("changes that take a restart are not in force", keys=held)
+        return []
+
+
+def _feasible(old: Config, new: Config) -> Config:
+    """The new one, as far as a running daemon can change (config.changes.LIVE)."""
+    server = old.server.model_copy(update={"external_url": new.server.external_url})
+    return dataclasses.replace(new, server=server, storage=old.storage)
+
+
+def _names(names: Iterator[str]) -> str:
+    return " ".join(names)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
