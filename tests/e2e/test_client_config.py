@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,10 @@ from tests.e2e.servers import Daemon, daemon, distribution
 
 ENGINE = {"storage-driver": "vfs", "iptables": False, "ip-forward": False, "bridge": "none"}
 """What the machine's administrator has in daemon.json."""
+
+
+Configured = Callable[[Path, Path, str], AbstractContextManager[Client]]
+"""Starts a client of an empty store in a folder, by the files below a root."""
 
 
 def client_config(daemon_folder: Path, root: Path, tool: str, *words: str) -> str:
@@ -64,14 +68,17 @@ class ConfiguredContainerd(Containerd):
         return rows[1][2]
 
 
-@contextmanager
-def configured_containerd(folder: Path, root: Path, mirror: str) -> Iterator[Client]:
-    client = ConfiguredContainerd(folder, root, installed("ctr"))
-    program, config, log = installed("containerd"), folder / "containerd.toml", folder / "containerd.log"
-    config.write_text(clients.CONTAINERD_2.replace("{transfer}", "").format(folder=folder))
-    with running(Command([program, "--config", str(config)], environment(folder)), log) as process:
-        wait_until(lambda: clients.works(client.ctr, "version"), process, log)
-        yield client
+def configured_containerd(find: Callable[[str], str], settings: str) -> Configured:
+    @contextmanager
+    def start(folder: Path, root: Path, mirror: str) -> Iterator[Client]:
+        client = ConfiguredContainerd(folder, root, find("ctr"))
+        program, config, log = find("containerd"), folder / "containerd.toml", folder / "containerd.log"
+        config.write_text(settings.format(folder=folder))
+        with running(Command([program, "--config", str(config)], environment(folder)), log) as process:
+            wait_until(lambda: clients.works(client.ctr, "version"), process, log)
+            yield client
+
+    return start
 
 
 @contextmanager
@@ -86,18 +93,23 @@ def configured_docker(folder: Path, root: Path, mirror: str) -> Iterator[Client]
         yield client
 
 
-CONFIGURED = {"docker": configured_docker, "podman": configured_podman, "containerd": configured_containerd}
+CONFIGURED: dict[str, Configured] = {
+    "docker": configured_docker,
+    "podman": configured_podman,
+    "containerd-1.6": configured_containerd(packaged, clients.CONTAINERD_1),
+    "containerd-2.4": configured_containerd(installed, clients.CONTAINERD_2.replace("{transfer}", "")),
+}
 
 
 def fetched(cache: Daemon) -> float:
     return cache.metric("cacheproxy_served_bytes_total")
 
 
-@pytest.mark.parametrize("tool", CONFIGURED)
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_a_client_is_configured_proven_and_undone(
-    tool: str, library: Library, folder: Path, client_folder: Path
+    name: str, library: Library, folder: Path, client_folder: Path
 ) -> None:
-    root = folder / "root"
+    root, tool = folder / "root", name.partition("-")[0]
     engine = root / "etc/docker/daemon.json"
     engine.parent.mkdir(parents=True)
     engine.write_text(json.dumps(ENGINE))
@@ -109,7 +121,7 @@ def test_a_client_is_configured_proven_and_undone(
         client_config(folder / "daemon", root, tool, "--write")
         proof = client_config(folder / "daemon", root, tool, "--check", "--image", f"{OFFICIAL}:oci")
         assert library.images["oci"].digest in proof
-        with CONFIGURED[tool](client_folder, root, cache.host) as client:
+        with CONFIGURED[name](client_folder, root, cache.host) as client:
             already = fetched(cache)
             image = library.images["oci"]
             assert client.pull("oci") == getattr(image, client.tells)
