@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -123,6 +124,29 @@ async def test_nodes_that_fetch_the_same_at_once_both_serve_it_and_store_it_once
         assert (await b.ask(image.blob_path(layer))).body == data
         assert house.asked() == asked
     assert len(list((folder / "blobs" / "blobs").rglob("*.*"))) == 1
+
+
+async def test_where_a_node_was_killed_in_mid_fill_another_one_goes_on(
+    folder: Path, postgres_url: str
+) -> None:
+    data = random.Random(9).randbytes(24 << 20)
+    storage = f'database = "{postgres_url}"\nblobs = "{folder}/blobs"'
+    async with hosts(folder, storage=storage, name="127.0.0.1") as h, node(h, "b", BELIEVES) as b:
+        image, origin = h.image("library/one", data), h.registry.origin
+        (layer,) = image.layers
+        async with h.process() as process:
+            assert (await h.ask(image.manifest_path())).whole
+            origin.rate = len(data)
+            async with h.asking(image.blob_path(layer)):
+                with trio.fail_after(20):
+                    while origin.bytes_sent(layer) < len(data) * 2 // 3:
+                        await trio.sleep(0.01)
+                process.kill()
+                await process.wait()
+        sent, origin.rate = origin.bytes_sent(layer), None
+        assert (await b.ask(image.manifest_path())).body == image.manifest
+        assert (await b.ask(image.blob_path(layer))).body == data
+        assert 0 < origin.bytes_sent(layer) - sent < len(data)
 
 
 async def test_tag_that_one_node_saw_move_has_moved_for_another_one_that_had_it_in_memory(
