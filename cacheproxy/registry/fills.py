@@ -66,6 +66,7 @@ class Fills:
         self.rules = rules
         """Of fills that begin from now on."""
         self._space = space
+        space.coming = self._coming
         self._room = room
         self._running: dict[Digest, Fill] = {}
         self._disk = trio.CapacityLimiter(DISK_THREADS)
@@ -125,6 +126,9 @@ class Fills:
         if fill is None:
             return None
         return 0 if fill.file is None else fill.file.held.total
+
+    def _coming(self) -> int:
+        return sum(fill.size - (self.held(fill.digest) or 0) for fill in self._running.values())
 
     def _distrust(self, fill: Fill) -> None:
         while len(self._liars) >= LIARS_KEPT:

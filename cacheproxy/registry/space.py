@@ -52,6 +52,8 @@ class Space:
         """Bytes of unfinished blobs that no fill is bringing."""
         self._promised: dict[Digest, int] = {}
         """Bytes of blobs that are arriving."""
+        self.coming: Callable[[], int] = lambda: 0
+        """Of the promised bytes those not written yet: the disk still calls their room free."""
 
     def limit(self, budget: int | None, min_free: Callable[[int], int]) -> None:
         """From now on. What is beyond it goes with the next look at the disk."""
@@ -121,5 +123,5 @@ class Space:
         )
         over = 0 if self._budget is None else self.used + more - int(mark * self._budget)
         free, total = self._capacity()
-        short = int((2 - mark) * self._min_free(total)) + more - free
+        short = int((2 - mark) * self._min_free(total)) + self.coming() + more - free
         return Need(max(0, over), max(0, short))

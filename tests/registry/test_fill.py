@@ -509,6 +509,25 @@ async def test_over_the_budget_is_served_uncached(
     assert outcome == "bypass"
 
 
+async def test_two_downloads_are_not_promised_the_same_room(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    other = FakeUpstream(pattern(SIZE, 2))
+    async with trio.open_nursery() as nursery:
+        space = Space(None, lambda _: 0, lambda: (2 * SIZE - 1, 1 << 40), stored=0, partials=())
+        all_fills = Fills(nursery, shelf, SINGLE, space, FixedRoom(space))
+        view, _ = await all_fills.join(upstream.digest, SIZE, Source(upstream, "library/debian"))
+        second, outcome = await all_fills.join(other.digest, SIZE, Source(other, "library/debian"))
+        assert outcome == "bypass"
+        assert await read(view) == upstream.data
+        await settled(shelf, upstream)
+        third, outcome = await all_fills.join(other.digest, SIZE, Source(other, "library/debian"))
+        assert outcome == "miss", "the disk says what is left"
+        for opened in (view, second, third):
+            opened.close()
+        nursery.cancel_scope.cancel()
+
+
 async def test_empty_blob_needs_no_upstream(shelf: Shelf, clock: MockClock) -> None:
     upstream = FakeUpstream(b"")
     async with fills(shelf) as all_fills:

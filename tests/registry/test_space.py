@@ -42,6 +42,13 @@ def test_without_a_budget_only_the_disk_limits() -> None:
     assert not space(budget=None, free=900).reserve(A, 801)
 
 
+def test_what_is_promised_and_not_written_yet_is_not_free() -> None:
+    room = space(budget=None, free=900)
+    room.coming = lambda: 300
+    assert not room.reserve(A, 501)
+    assert room.reserve(A, 500)
+
+
 def test_bytes_on_the_disk_need_no_more_of_it() -> None:
     assert space(budget=None, free=150, a=500).reserve(A, 550)
 
