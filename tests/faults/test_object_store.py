@@ -76,11 +76,13 @@ redirect = [{redirect}]
 
 
 @asynccontextmanager
-async def daemon(folder: Path, server: Seaweed, redirect: str = "") -> AsyncIterator[Cache]:
+async def daemon(
+    folder: Path, server: Seaweed, redirect: str = "", cache: str = 'parallel = "never"'
+) -> AsyncIterator[Cache]:
     bucket = server.connect()
     prefix = bucket.name.rpartition("/")[2]
     async with (
-        hosts(folder, storage=storage(server, folder, prefix, redirect)) as house,
+        hosts(folder, storage=storage(server, folder, prefix, redirect), cache=cache) as house,
         trio.open_nursery() as nursery,
     ):
         drain = trio.Event()
@@ -184,6 +186,20 @@ async def test_object_that_vanished_is_fetched_and_stored_again(
         assert (again.status, again.body == LAYER) == (200, True)
         (other,) = cache.stored(image.layers[0])
         assert other != key
+
+
+async def test_budget_holds_for_a_bucket(folder: Path, seaweed_server: Seaweed) -> None:
+    async with daemon(folder, seaweed_server, cache=f'budget = "{2 * SIZE + (1 << 20)}B"') as cache:
+        layers = [random.Random(seed).randbytes(SIZE) for seed in range(4)]
+        image = cache.house.image("library/debian", *layers)
+        for digest in image.layers:
+            await cache.pull_and_keep(image, digest)
+            with trio.fail_after(20):
+                while sum(len(cache.stored(layer)) for layer in image.layers) > 2:
+                    await trio.sleep(0.02)
+        assert [len(cache.stored(layer)) for layer in image.layers] == [0, 0, 1, 1]
+        again = await cache.pull_and_keep(image, image.layers[0])
+        assert (again.status, again.body == layers[0]) == (200, True)
 
 
 async def test_store_that_fails_while_running_is_gone_around(
