@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import measures
+from bench import eviction, measures
 from bench.measures import Run, Sample
 from bench.servers import Server
 
@@ -57,6 +57,15 @@ _COLD = (
     Column("upstream", "upstream bytes x size"),
     _FAILURES,
     _CLIENT,
+)
+_EVICTION = (
+    Column("with", "p99 ms beside it", "{:.1f}"),
+    Column("without", "p99 ms without", "{:.1f}"),
+    Column("over", "of what it may be"),
+    Column("rate", "req/s beside it", "{:,.0f}"),
+    Column("evicted", "evicted", "{:,.0f}"),
+    Column("seconds", "in s", "{:.1f}"),
+    _FAILURES,
 )
 _MEMORY = (Column("start", "after start MiB", "{:.0f}"), Column("peak", "peak MiB", "{:.0f}"))
 
@@ -141,6 +150,14 @@ LINES = {
             measures.fan_out,
             ("ours", "single", "distribution", "drayage", "nginx"),
             _COLD,
+            short=False,
+        ),
+        Line(
+            "eviction",
+            "64 clients of warm 64 KiB blobs, while 10 000 blobs are evicted and while not, 5 pairs",
+            eviction.beside_pulls,
+            ("ours",),
+            _EVICTION,
             short=False,
         ),
         Line(
