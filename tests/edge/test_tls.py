@@ -117,12 +117,18 @@ async def test_a_body_in_many_records_is_read_whole(server: Running, app: Script
 
 
 async def test_a_body_that_ends_early_is_refused(server: Running, app: Scripted) -> None:
+    asked = trio.Event()
+
     async def read(request: Request) -> Response:
+        asked.set()
         return Response(200, body=await request.read_body(100))
 
     app.routes["/put"] = read
     client = await server.secure(CLIENT)
     await client.send(b"PUT /put HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nonly this")
+    # A client that half-closes while nobody reads its body counts as gone.
+    await asked.wait()
+    await trio.testing.wait_all_tasks_blocked()
     await client.stream.send_eof()
     assert (await client.answer()).status == 400
 
