@@ -13,6 +13,10 @@ FIRST_STEP = 1 << 20
 LAST_STEP = 4 << 20
 """Bytes of a ranged read: each is a request, so few of them; doubled from the first, which is waited for."""
 
+LEAST_STEP = 256 << 10
+MEMORY = 512 << 20
+"""Bytes that the steps of all readers together may take: the more there are, the smaller are their steps."""
+
 Read = Callable[[int, int], memoryview]
 """Blocking: all of the bytes [start, stop). Raises BlobMissing, StoreUnreachable."""
 
@@ -33,10 +37,19 @@ class _Step:
 
 
 class ObjectBlob:
-    """Takes two steps of memory at most. Reads run in threads, as tasks of `nursery`."""
+    """Takes two steps of memory at most. Reads run in threads, as tasks of `nursery`.
+
+    `all_open` has the views that are open, this one among them.
+    """
 
     def __init__(
-        self, digest: Digest, size: int, read: Read, nursery: trio.Nursery, threads: trio.CapacityLimiter
+        self,
+        digest: Digest,
+        size: int,
+        read: Read,
+        nursery: trio.Nursery,
+        threads: trio.CapacityLimiter,
+        all_open: set[ObjectBlob],
     ) -> None:
         self.digest = digest
         self.size = size
@@ -46,6 +59,8 @@ class ObjectBlob:
         self._here: _Step | None = None
         self._ahead: _Step | None = None
         self._length = FIRST_STEP
+        self._all_open = all_open
+        all_open.add(self)
 
     async def available(self, offset: int, span: Span) -> int:
         """The rest of the step that holds `offset`.
@@ -75,6 +90,7 @@ class ObjectBlob:
 
     def close(self) -> None:
         """Once or more often. A read that is under way is given up; its thread ends with its request."""
+        self._all_open.discard(self)
         for step in (self._here, self._ahead):
             if step is not None:
                 step.scope.cancel()
@@ -92,7 +108,8 @@ class ObjectBlob:
         return ahead
 
     def _start(self, start: int, stop: int) -> _Step:
-        step = _Step(start, min(start + self._length, stop))
+        share = max(LEAST_STEP, MEMORY // (2 * len(self._all_open)))
+        step = _Step(start, min(start + min(self._length, share), stop))
         self._length = min(2 * self._length, LAST_STEP)
         self._nursery.start_soon(self._fetch, step)
         return step

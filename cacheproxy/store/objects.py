@@ -51,6 +51,7 @@ class ObjectContent:
         self._nursery = nursery
         self._generation = generation
         self._threads = trio.CapacityLimiter(READ_THREADS)
+        self._all_open: set[ObjectBlob] = set()
 
     def open(self, digest: Digest, location: str, size: int) -> ObjectBlob:
         """A view of a stored blob of `size` bytes; the store is asked when its first byte is.
@@ -62,7 +63,8 @@ class ObjectContent:
             raise BlobMissing(f"{location!r} is not a place for {digest}")
         if size == 0 and digest != Digest.of(b"", digest.algorithm):  # nothing of it would ever be asked for
             raise BlobMissing(f"{digest} is not the digest of an empty blob")
-        return ObjectBlob(digest, size, bind(self._read, location, size), self._nursery, self._threads)
+        read = bind(self._read, location, size)
+        return ObjectBlob(digest, size, read, self._nursery, self._threads, self._all_open)
 
     def partial(self, digest: Digest, size: int) -> Partial:
         """As DiskContent does."""

@@ -11,7 +11,7 @@ import trio.testing
 from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.errors import BlobMissing, StoreUnreachable
-from cacheproxy.store.objectblob import FIRST_STEP, LAST_STEP, ObjectBlob
+from cacheproxy.store.objectblob import FIRST_STEP, LAST_STEP, LEAST_STEP, MEMORY, ObjectBlob
 
 SIZE = 3 * LAST_STEP + 7
 DATA = bytes(range(251)) * (SIZE // 251 + 1)
@@ -39,7 +39,7 @@ class Store:
 @asynccontextmanager
 async def viewed(store: Store) -> AsyncIterator[ObjectBlob]:
     async with trio.open_nursery() as nursery:
-        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, nursery, trio.CapacityLimiter(4))
+        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, nursery, trio.CapacityLimiter(4), set())
         yield view
         view.close()
         store.open.set()
@@ -90,6 +90,19 @@ async def test_small_range_asks_for_no_more() -> None:
     assert store.asked == [(1000, 1010)]
 
 
+async def test_many_readers_share_the_memory_by_smaller_steps() -> None:
+    store = Store()
+    async with viewed(store) as view:
+        others = view._all_open
+        for _ in range(MEMORY // (2 * LEAST_STEP)):
+            ObjectBlob(Digest.of(b"any"), SIZE, store.read, view._nursery, view._threads, others)
+        await view.available(0, WHOLE)
+        for other in list(others - {view}):
+            other.close()
+        assert others == {view}
+    assert store.asked[0] == (0, LEAST_STEP)
+
+
 async def test_parts_of_one_answer_may_go_back() -> None:
     store = Store()
     async with viewed(store) as view:
@@ -130,7 +143,7 @@ async def test_closing_gives_up_what_is_under_way() -> None:
     store = Store()
     store.open.clear()
     async with trio.open_nursery() as nursery:
-        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, nursery, trio.CapacityLimiter(1))
+        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, nursery, trio.CapacityLimiter(1), set())
         nursery.start_soon(_hears_the_end, view)
         await trio.testing.wait_all_tasks_blocked()
         with trio.fail_after(1):
@@ -150,7 +163,7 @@ async def test_reader_hears_of_the_end_of_the_store() -> None:
     store = Store()
     store.open.clear()
     async with trio.open_nursery() as reads, trio.open_nursery() as readers:
-        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, reads, trio.CapacityLimiter(1))
+        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, reads, trio.CapacityLimiter(1), set())
         readers.start_soon(_hears_the_end, view)
         await trio.testing.wait_all_tasks_blocked()
         reads.cancel_scope.cancel()
