@@ -80,9 +80,7 @@ class Door:
         except Unavailable as error:
             log.warning("request not served", target=request.target, error=str(error))
             message = "what cacheproxy keeps its records in does not answer; try again"
-            response = _error(
-                OCIError("UNAVAILABLE", message, status=503, headers=(("Retry-After", "5"),)), request
-            )
+            response = _error(_not_now(message), request)
         except Exception as error:
             log.exception("request failed", target=request.target)
             fault = type(error).__name__
@@ -136,7 +134,9 @@ class Door:
             response.outcome = "negative" if isinstance(error, RememberedMissing) else "miss"
             return response
         except (BlobBroken, FlightLost) as error:
-            raise OCIError("UNAVAILABLE", str(error), status=503, headers=(("Retry-After", "5"),)) from error
+            return _error(_not_now(str(error)), request)
+        except OCIError as error:
+            return _error(error, request)
 
     def _manifest(
         self,
@@ -191,6 +191,10 @@ def _allow(method: str) -> None:
     if method in WRITES:
         raise OCIError("DENIED", "nothing can be pushed here: this is a pull-through cache", headers=headers)
     raise OCIError("UNSUPPORTED", f"{method} is not supported here", headers=headers)
+
+
+def _not_now(message: str) -> OCIError:
+    return OCIError("UNAVAILABLE", message, status=503, headers=(("Retry-After", "5"),))
 
 
 def _error(error: OCIError, request: Request) -> Response:

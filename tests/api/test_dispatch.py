@@ -15,12 +15,14 @@ from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.core.access import Access, Grant
+from cacheproxy.core.blob import BlobBroken
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause
 from cacheproxy.core.media import OCI_INDEX, OCI_MANIFEST
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.message import BlobBody, Peer, Request, Response
+from cacheproxy.registry.fill import FillView
 from cacheproxy.store.errors import StoreBusy
 from tests.registry.conftest import pattern
 from tests.registry.world import HOUR, FakeRegistry, World, manifest, world
@@ -260,7 +262,7 @@ async def test_a_range_past_the_end_is_refused_with_the_size(tmp_path: Path, clo
     async with client(tmp_path) as c:
         await c.ask("/v2/debian/manifests/latest")
         response = await c.ask(f"/v2/debian/blobs/{BLOB_DIGEST}", range=f"bytes={SIZE}-")
-    assert response.status == 416
+    assert (response.status, response.upstream) == (416, "hub")
     assert header(response, "content-range") == f"bytes */{SIZE}"
 
 
@@ -284,6 +286,22 @@ async def test_an_upstream_that_fails_before_the_first_byte_is_no_200(
         found = await error(response)
     assert response.status == 502
     assert found["detail"]["cause"] == "5xx"
+
+
+async def test_a_blob_that_cannot_be_sent_now_is_a_503_of_its_upstream(
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> int:
+        raise BlobBroken("the download was ended by a shutdown")
+
+    async with client(tmp_path) as c:
+        await c.ask("/v2/debian/manifests/latest")
+        monkeypatch.setattr(FillView, "available", broken)
+        response = await c.ask(f"/v2/debian/blobs/{BLOB_DIGEST}?ns=hub.example")
+        found = await error(response)
+    assert (response.status, found["code"], response.upstream) == (503, "UNAVAILABLE", "hub")
+    assert header(response, "retry-after") == "5"
+    assert header(response, "oci-namespace") == "hub.example"
 
 
 @pytest.mark.parametrize(
