@@ -137,7 +137,6 @@ async def main(
         open_upstreams(via) as upstreams,
         trio.open_nursery() as background,
     ):
-        registries = await upstreams.open(config.upstreams)
         space = await _space(config, stores)
         background.start_soon(_reap, stores.content, space)
         recency = Recency(stores.records.record_used, time.time)
@@ -147,15 +146,14 @@ async def main(
         eviction = Eviction(stores.records, stores.content, space, recency, keep, time.time, shared=shared)
         await background.start(eviction.run)
         lasting = _lasting(config, stores, space, recency, eviction, background, via)
-        doors = _doors(config, lasting, registries)
+        doors = _doors(config, lasting, await upstreams.open(config.upstreams))
         clients, commands = Current(doors.clients), Current(doors.commands)
         requests = Requests(config.log, background)
 
         async def apply(new: Config) -> None:
             nonlocal doors
-            registries = await upstreams.open(new.upstreams)
+            doors = _doors(new, lasting, await upstreams.open(new.upstreams), doors.prefetch)
             # From here on nothing waits: no request sees one half of it.
-            doors = _doors(new, lasting, registries, doors.prefetch)
             clients.door, commands.door = doors.clients, doors.commands
             _limit(new, lasting)
             logging.configure(new.log)

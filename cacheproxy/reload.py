@@ -10,7 +10,8 @@ import trio
 
 from cacheproxy import request_log, systemd
 from cacheproxy.config import Config, ConfigError, load
-from cacheproxy.config.changes import changes
+from cacheproxy.config.changes import Change, changes
+from cacheproxy.config.files import dotted
 from cacheproxy.config.sections import Log
 from cacheproxy.edge.message import Application, Exchange, Peer, Ready, Request, Response
 from cacheproxy.wiring import CannotStart
@@ -102,8 +103,8 @@ class Reload:
         if failures:
             return failures
         self._config = config
-        log.info("configuration reloaded", changed=_names(change.name for change in found if change.live))
-        held = _names(change.name for change in found if not change.live)
+        log.info("configuration reloaded", changed=_names(change for change in found if change.live))
+        held = _names(change for change in found if not change.live)
         if held:
             log.warning("changes that take a restart are not in force", keys=held)
         return []
@@ -115,8 +116,9 @@ def _feasible(old: Config, new: Config) -> Config:
     return dataclasses.replace(new, server=server, storage=old.storage)
 
 
-def _names(names: Iterator[str]) -> str:
-    return " ".join(names)
+def _names(found: Iterator[Change]) -> str:
+    """Tables and keys; of an upstream, only that it changed."""
+    return " ".join(dict.fromkeys(dotted(change.key[:2]) for change in found))
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
