@@ -45,6 +45,9 @@ PATIENCE = 10.0
 BARREN = 10.0
 """Seconds for which it is believed that no more could go: readers leave, but not with each request."""
 
+START_LIMIT = 5.0
+"""Seconds that the start waits for the trash: a store that hangs, or is far, keeps no door closed."""
+
 TIDY_EVERY = 60.0
 KEEP_EVERY = 3600.0
 """Seconds between two looks at the trash, and at what was not pulled for long."""
@@ -156,12 +159,13 @@ class Eviction:
     # Tasks.
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """For ever. Started once what a kill has left of evictions is gone."""
+        """For ever. Started once what a kill has left of evictions is gone, or takes too long."""
         metrics.CACHED_BYTES.set_function(lambda: self._space.used)
         metrics.BUDGET_BYTES.set_function(
             lambda: math.inf if self._space.budget is None else self._space.budget
         )
-        await self._tolerant(self._tidy)
+        with trio.move_on_after(START_LIMIT):
+            await self._tolerant(self._tidy)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._relieving)
             nursery.start_soon(self._tidying)

@@ -311,6 +311,20 @@ async def test_what_a_kill_left_is_unlinked_before_anything_else(
         assert await house.records.due_trash(math.inf, 100) == []
 
 
+async def test_trash_that_hangs_keeps_no_door_closed(
+    tmp_path: Path, nursery: trio.Nursery, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with storehouse(tmp_path, BUDGET) as house:
+
+        async def hangs(*_: object) -> None:
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(house.records, "due_trash", hangs)
+        with trio.fail_after(60):
+            await nursery.start(house.eviction.run)
+        assert await house.fill("new", 100)
+
+
 async def test_what_cannot_be_unlinked_counts_until_it_can(
     tmp_path: Path, nursery: trio.Nursery, clock: MockClock
 ) -> None:
