@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 import structlog
 
@@ -30,6 +31,13 @@ NOSNIFF = ("X-Content-Type-Options", "nosniff")
 
 READS = ("GET", "HEAD")
 WRITES = frozenset({"POST", "PUT", "PATCH"})
+
+REDIRECT = 307
+
+SENT_ON = 10.0
+"""Seconds for which one redirect is the answer to all: little of an address's time, and soon the blob is
+looked for, and noted as read, once more.
+"""
 
 CLASSES_KEPT = 4096
 """Addresses whose access class is remembered."""
@@ -66,8 +74,11 @@ class Door:
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
         if "if-none-match" in headers:
             return None
-        key = (self._class_of(peer), method, headers.get("host", ""), target)
-        return self._ready.get(key, self._clock())
+        mask, host, now = self._class_of(peer), headers.get("host", ""), self._clock()
+        ready = self._ready.get((mask, method, host, target), now)
+        if ready is None and "range" not in headers and self._distribution.redirects(peer, headers):
+            return self._ready.get((~mask, method, host, target), now)
+        return ready
 
     async def handle(self, request: Request) -> Response:
         structlog.contextvars.bind_contextvars(request=request.id)
@@ -128,7 +139,7 @@ class Door:
                 era = self._ready.era
                 pulled = await self._distribution.manifest(operation, target)
                 return self._manifest(operation, target, request, mask, pulled, era)
-            return await self._distribution.answer(operation, target, request, query)
+            return await self._other(operation, target, request, query, mask)
         except UpstreamError as error:
             response = _error(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
             response.outcome = "negative" if isinstance(error, RememberedMissing) else "miss"
@@ -137,6 +148,24 @@ class Door:
             return _error(_not_now(str(error)), request)
         except OCIError as error:
             return _error(error, request)
+
+    async def _other(
+        self,
+        operation: ops.Operation,
+        target: Target,
+        request: Request,
+        query: dict[str, list[str]],
+        mask: int,
+    ) -> Response:
+        """All but manifests. A redirect to all of a blob is kept for whoever asks next."""
+        era = self._ready.era
+        response = await self._distribution.answer(operation, target, request, query)
+        if response.status == REDIRECT and "range" not in request.headers:
+            now = self._clock()
+            ready = _ready(request.method, target, list(response.headers), b"", REDIRECT)
+            key = (~mask, request.method, request.host, request.target)
+            self._ready.put(key, ready, now, now + SENT_ON, era)
+        return response
 
     def _manifest(
         self,
@@ -202,8 +231,10 @@ def _error(error: OCIError, request: Request) -> Response:
     return Response(error.status, headers, error.body(request.id))
 
 
-def _ready(method: str, target: Target, headers: Headers, body: bytes) -> Ready:
+def _ready(method: str, target: Target, headers: Headers, body: bytes, status: int = 200) -> Ready:
     namespace = [] if target.namespace is None else [("OCI-Namespace", target.namespace)]
     fields = [API_VERSION, NOSNIFF, *headers, *namespace, ("Content-Length", str(len(body)))]
-    head = "HTTP/1.1 200 OK\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return Ready(head.encode("ascii"), b"" if method == "HEAD" else body, "hit", target.upstream)
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in fields
+    )
+    return Ready(head.encode("ascii"), b"" if method == "HEAD" else body, "hit", target.upstream, status)

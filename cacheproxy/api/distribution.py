@@ -16,7 +16,7 @@ from cacheproxy.core.media import OCI_INDEX
 from cacheproxy.core.query import first, parse_n
 from cacheproxy.core.ranges import content_range, multipart, parse_range
 from cacheproxy.core.routing import Target
-from cacheproxy.edge.message import BlobBody, Network, Request, Response
+from cacheproxy.edge.message import BlobBody, Network, Peer, Request, Response
 from cacheproxy.registry.blobs import Blobs
 from cacheproxy.registry.listings import Listings, PulledList
 from cacheproxy.registry.manifests import Manifests, PulledManifest
@@ -71,7 +71,7 @@ class Distribution:
             status = 200 if request.method == "HEAD" else 304
             length = found.size if request.method == "HEAD" else None
             return Response(status, headers, length=length, outcome=found.outcome)
-        if self._may_go_elsewhere(request):
+        if self.redirects(request.peer, request.headers):
             elsewhere = await self._elsewhere(operation.digest, target, request)
             if elsewhere is not None:
                 return elsewhere
@@ -84,13 +84,12 @@ class Distribution:
             raise
         return Response(status, headers, sent, outcome=outcome)
 
-    def _may_go_elsewhere(self, request: Request) -> bool:
+    def redirects(self, peer: Peer, headers: Mapping[str, str]) -> bool:
         """Whether the client is one of those that reach the store, and its question one for the store.
 
         The store has another ETag than ours: an If-Range would get all of the blob there.
         """
-        peer = request.peer
-        if peer.address is None or peer.forwarded_by_stranger or "if-range" in request.headers:
+        if peer.address is None or peer.forwarded_by_stranger or "if-range" in headers:
             return False
         return any(peer.address in network for network in self._redirect)
 

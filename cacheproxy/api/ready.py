@@ -17,7 +17,7 @@ CAPACITY = 32 << 20
 """Bytes of bodies and heads that are kept; the least recently used go."""
 
 Key = tuple[int, str, str, str]
-"""Access class, method, Host, target."""
+"""Access class (its complement for redirects, which not all of a class get), method, Host, target."""
 
 
 class ReadyAnswers:

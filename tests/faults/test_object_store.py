@@ -157,12 +157,24 @@ async def test_what_the_store_cannot_answer_is_never_redirected(
         image = cache.house.image("library/debian", LAYER)
         path = image.blob_path(image.layers[0])
         await cache.pull_and_keep(image, image.layers[0])
+        assert [(await cache.ask(path)).status for _ in range(2)] == [307, 307]
         assert (await cache.ask(path, "HEAD")).status == 200
         assert (await cache.ask(path, range="bytes=0-9,100-109")).status == 206
         assert (await cache.ask(path, range=f"bytes={SIZE}-")).status == 416
         other = await cache.ask(path, range="bytes=0-9", if_range=f'"{image.layers[0]}"')
         assert (other.status, other.body) == (206, LAYER[:10])
         assert (await cache.ask(path, if_none_match=f'"{image.layers[0]}"')).status == 304
+
+
+async def test_redirects_of_one_address_are_made_once(folder: Path, seaweed_server: Seaweed) -> None:
+    async with daemon(folder, seaweed_server, '"127.0.0.0/8"') as cache:
+        image = cache.house.image("library/debian", LAYER)
+        await cache.pull_and_keep(image, image.layers[0])
+        first, second = [await cache.ask(image.blob_path(image.layers[0])) for _ in range(2)]
+        assert {name: value for name, value in first.headers.items() if name != "date"} == {
+            name: value for name, value in second.headers.items() if name != "date"
+        }
+        assert (first.status, second.status, second.body) == (307, 307, b"")
 
 
 async def test_clients_that_are_not_listed_get_the_bytes(folder: Path, seaweed_server: Seaweed) -> None:
