@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import structlog
@@ -10,7 +9,7 @@ import trio
 
 from cacheproxy import request_log, systemd
 from cacheproxy.config import Config, ConfigError, load
-from cacheproxy.config.changes import Change, changes
+from cacheproxy.config.changes import Change, changes, feasible
 from cacheproxy.config.files import dotted
 from cacheproxy.config.sections import Log
 from cacheproxy.edge.message import Application, Exchange, Peer, Ready, Request, Response
@@ -95,7 +94,7 @@ class Reload:
         except ConfigError as error:
             return [str(problem) for problem in error.problems]
         found = changes(self._config, written)
-        config = _feasible(self._config, written)
+        config = feasible(self._config, written)
         try:
             await self._apply(config)
         except* CannotStart as group:
@@ -108,12 +107,6 @@ class Reload:
         if held:
             log.warning("changes that take a restart are not in force", keys=held)
         return []
-
-
-def _feasible(old: Config, new: Config) -> Config:
-    """The new one, as far as a running daemon can change (config.changes.LIVE)."""
-    server = old.server.model_copy(update={"external_url": new.server.external_url})
-    return dataclasses.replace(new, server=server, storage=old.storage)
 
 
 def _names(found: Iterator[Change]) -> str:

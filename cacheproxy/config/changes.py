@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cacheproxy.config.files import dotted
 from cacheproxy.config.kinds import words
+from cacheproxy.config.sections import Section
 from cacheproxy.config.toml_lines import Key
 
 if TYPE_CHECKING:
@@ -49,6 +51,17 @@ def changes(old: Config, new: Config) -> list[Change]:
     ] + _order(old, new)
 
 
+def feasible(old: Config, new: Config) -> Config:
+    """The new one, as far as a running daemon can become it."""
+    server = old.server.model_copy(update={"external_url": new.server.external_url})
+    held = {
+        field.name: getattr(old, field.name)
+        for field in dataclasses.fields(old)
+        if isinstance(getattr(old, field.name), Section) and (field.name,) not in LIVE
+    }
+    return dataclasses.replace(new, **{**held, "server": server})
+
+
 def _order(old: Config, new: Config) -> list[Change]:
     """Which of several upstreams for one registry comes first means something."""
     before = [_name(upstream) for upstream in old.upstreams]
@@ -64,10 +77,11 @@ def _name(upstream: Any) -> str:
 
 
 def _flat(config: Config) -> dict[Key, str]:
-    tables = {name: getattr(config, name) for name in ("server", "log", "storage", "cache", "access")}
     found: dict[Key, str] = {}
-    for name, table in tables.items():
-        found.update(_leaves((name,), words(table)))
+    for field in dataclasses.fields(config):
+        table = getattr(config, field.name)
+        if isinstance(table, Section):
+            found.update(_leaves((field.name,), words(table)))
     for upstream in config.upstreams:
         found.update(_leaves(("upstream", _name(upstream)), words(upstream)))
     return found

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.config import load
-from cacheproxy.config.changes import changes
+from cacheproxy.config.changes import changes, feasible
 from cacheproxy.config.kinds import duration, share, size
 from cacheproxy.core.units import parse_duration, parse_share, parse_size
 
@@ -95,3 +95,18 @@ def test_words_of_sizes_mean_what_they_came_from(count: int) -> None:
 @given(st.integers(0, 100))
 def test_words_of_shares_mean_what_they_came_from(percent: int) -> None:
     assert parse_share(share(parse_share(f"{percent}%"))) == parse_share(f"{percent}%")
+
+
+def test_a_running_daemon_becomes_what_it_can_and_the_rest_is_still_to_come(tmp_path: Path) -> None:
+    (tmp_path / "new.toml").write_text(
+        """
+        server = { listen = ["127.0.0.1:1"], external_url = "https://cache.example" }
+        storage.database = "other.db"
+        log.level = "debug"
+        """
+    )
+    old, new = load(None, {}), load(tmp_path / "new.toml", {})
+    now = feasible(old, new)
+    assert {change.name for change in changes(old, now)} == {"server.external_url", "log.level"}
+    assert all(not change.live for change in changes(now, new))
+    assert {"server.listen", "storage.database"} <= {change.name for change in changes(now, new)}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cacheproxy import cli
+from cacheproxy import cli, config
 from cacheproxy.config.schema import TABLES, schema
 from tests.test_docs import EXAMPLE, uncommented
 
@@ -109,6 +109,7 @@ def test_every_definition_is_used_and_every_table_is_there() -> None:
     text = str(SCHEMA)
     assert [name for name in SCHEMA["$defs"] if f"#/$defs/{name}'" not in text] == []
     assert set(SCHEMA["properties"]) == {"include", *TABLES}
+    assert set(TABLES) == set(config.TABLES)
 
 
 def test_keys_are_described_and_none_is_spoken_of() -> None:
