@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial as bind
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 import structlog
+import trio
 
 from cacheproxy.core import manifest as manifests
 from cacheproxy.core.digest import Digest, InvalidDigest
@@ -19,6 +21,7 @@ from cacheproxy.core.name import fallback_tag
 from cacheproxy.core.routing import Target
 from cacheproxy.registry import metrics
 from cacheproxy.registry.flights import Flights
+from cacheproxy.registry.manifests import PATIENCE
 from cacheproxy.registry.origin import Origin
 from cacheproxy.store.records import Records
 from cacheproxy.store.scratch import Scratch
@@ -92,8 +95,14 @@ class Listings:
         fresh_for = lifetime(self._origins[target.upstream].fresh, "")
         if entry is not None and self._clock() < entry.fetched + fresh_for:
             return PulledList(entry.items, "hit")
-        pulled, ours = await self._flights.share(key, bind(self._refresh, key, target, entry, fetch, own))
-        return pulled if ours or pulled.outcome != "miss" else replace(pulled, outcome="coalesced")
+        hanging = UpstreamError(Cause.TIMEOUT, f"gave no list in {PATIENCE:g} s", target.upstream)
+        waits = entry is None or not self._may_serve_stale(target, entry.items, hanging)
+        with trio.move_on_after(math.inf if waits else PATIENCE):
+            pulled, ours = await self._flights.share(key, bind(self._refresh, key, target, entry, fetch, own))
+            return pulled if ours or pulled.outcome != "miss" else replace(pulled, outcome="coalesced")
+        # The call goes on: who asks next gets the list of an upstream that was only slow.
+        assert entry is not None
+        return _stale(target, entry.items, hanging)
 
     async def _refresh(
         self,
@@ -107,12 +116,14 @@ class Listings:
             items = await fetch()
         except UpstreamError as error:
             items = entry.items if entry is not None else await own()
-            if not items or error.root not in self._origins[target.upstream].stale.causes:
+            if not self._may_serve_stale(target, items, error):
                 raise
-            metrics.STALE.labels(target.upstream, error.root.value).inc()
-            return PulledList(items, "stale", error)
+            return _stale(target, items, error)
         await self._scratch.put(key, msgspec.json.encode(_Entry(self._clock(), items)), KEPT)
         return PulledList(items, "miss")
+
+    def _may_serve_stale(self, target: Target, items: Sequence[Any], error: UpstreamError) -> bool:
+        return bool(items) and error.root in self._origins[target.upstream].stale.causes
 
     def _kept(self, key: str) -> _Entry | None:
         kept = self._scratch.get(key)
@@ -156,6 +167,11 @@ class Listings:
             _descriptor(row.media_type, str(row.digest), row.size, row.artifact_type)
             for row in await self._records.referrers(target.repository, subject)
         ]
+
+
+def _stale(target: Target, items: Sequence[Any], error: UpstreamError) -> PulledList:
+    metrics.STALE.labels(target.upstream, error.root.value).inc()
+    return PulledList(items, "stale", error)
 
 
 def _descriptor(media_type: str, digest: str, size: int, artifact_type: str | None) -> dict[str, Any]:

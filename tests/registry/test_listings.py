@@ -4,11 +4,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
+from trio.testing import MockClock
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.core.media import OCI_INDEX, OCI_MANIFEST
 from cacheproxy.core.name import fallback_tag
+from cacheproxy.registry.manifests import PATIENCE
 from tests.registry.world import HOUR, TARGET, FakeRegistry, manifest, world
 
 IMAGE = manifest(b"{}", b"layer")
@@ -51,6 +54,23 @@ async def test_a_failing_upstream_leaves_the_old_list(tmp_path: Path, upstream: 
         pulled = await cache.listings.tags(TARGET)
     assert (pulled.items, pulled.outcome) == (["a", "b"], "stale")
     assert pulled.failure is not None
+
+
+async def test_a_hanging_upstream_gets_little_time_when_a_list_is_here(
+    tmp_path: Path, upstream: FakeRegistry, clock: MockClock
+) -> None:
+    async with world(tmp_path, upstream) as cache:
+        await cache.listings.tags(TARGET)
+        cache.pass_time(2 * HOUR)
+        upstream.push("c", IMAGE)
+        upstream.delay = 30
+        began = trio.current_time()
+        pulled = await cache.listings.tags(TARGET)
+        assert trio.current_time() - began < PATIENCE + 1
+        assert (pulled.items, pulled.outcome) == (["a", "b"], "stale")
+        await trio.sleep(30)
+        assert (await cache.listings.tags(TARGET)).items == ["a", "b", "c"], "it was only slow"
+    assert upstream.calls == ["tags", "tags"]
 
 
 async def test_without_an_old_list_the_tags_that_are_here_are_listed(
