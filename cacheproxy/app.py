@@ -300,6 +300,10 @@ async def _serve(
     listeners = await trio.to_thread.run_sync(open_listeners, config.server.listen, passed)
     metrics = await trio.to_thread.run_sync(open_listeners, (config.server.metrics,), passed)
     admin = await trio.to_thread.run_sync(open_listeners, (f"unix:{config.admin_socket}",))
+    for name in passed:
+        if f"systemd:{name}" not in (*config.server.listen, config.server.metrics):
+            # Its clients would connect, and wait for ever.
+            log.warning("a socket of the service manager is not in server.listen", name=name)
     bound = {
         "listen": [describe(listener) for listener in listeners],
         "metrics": [describe(listener) for listener in metrics],

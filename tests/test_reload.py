@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import socket
@@ -190,6 +191,45 @@ async def test_the_log_is_told_of_its_level(tmp_path: Path, monkeypatch: pytest.
         house.write("one.test", more='log.level = "error"')
         await house.reload()
         assert [settings.level for settings in house.logs] == ["error"]
+
+
+async def test_requests_are_logged_as_the_file_says_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with running(tmp_path, monkeypatch) as house:
+        await house.ask(MANIFEST + "?n=before")
+        house.write("one.test", more="log.requests = false")
+        await house.reload()
+        await house.ask(MANIFEST + "?n=between")
+        house.write("one.test")
+        await house.reload()
+        await house.ask(MANIFEST + "?n=after")
+    lines = [line for line in capfd.readouterr().err.splitlines() if '"event":"request"' in line]
+    assert [line.partition("?n=")[2].partition('"')[0] for line in lines] == ["before", "after"]
+
+
+async def test_no_request_fails_while_the_configuration_changes_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses: set[int] = set()
+
+    async def ask_on() -> None:
+        while True:
+            statuses.add((await house.ask(next(paths))).status)
+
+    async with running(tmp_path, monkeypatch) as house:
+        paths = itertools.cycle([MANIFEST, BLOB, MANIFEST.replace("manifests/1", "tags/list")])
+        async with trio.open_nursery() as clients:
+            for _ in range(8):
+                clients.start_soon(ask_on)
+            for turn in range(10):
+                house.write(
+                    "one.test", more=f'cache.budget = "{turn + 1}GiB"', keys=f"connections = {turn + 1}"
+                )
+                await house.reload()
+            clients.cancel_scope.cancel()
+        assert statuses == {200}
+        await house.alive(1)
 
 
 def bad_words(house: House) -> None:

@@ -96,6 +96,20 @@ def test_the_port_stays_open_while_the_daemon_restarts(tmp_path: Path) -> None:
             assert status(between) == b"200"
 
 
+def test_a_socket_that_nobody_listens_on_is_warned_of(tmp_path: Path) -> None:
+    file = configuration(tmp_path, "systemd:http")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        daemon(file, {"http": tcp, "web": other}) as process,
+    ):
+        assert status(socket.create_connection(tcp.getsockname())) == b"200"
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert '"a socket of the service manager is not in server.listen","name":"web"' in errors
+    assert '"name":"http"' not in errors
+
+
 @pytest.mark.parametrize(
     ("name", "stranger", "words"),
     [
