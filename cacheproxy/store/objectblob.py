@@ -10,8 +10,11 @@ from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest
 
 FIRST_STEP = 1 << 20
-LAST_STEP = 4 << 20
-"""Bytes of a ranged read: each is a request, so few of them; doubled from the first, which is waited for."""
+LAST_STEP = 8 << 20
+"""Bytes of a ranged read: each is a request, so few of them; doubled from the first, which is waited for.
+
+One stream from SeaweedFS: 210 MB/s by steps of 2 MiB, 300 by 4, 390 by 8.
+"""
 
 LEAST_STEP = 256 << 10
 MEMORY = 512 << 20
