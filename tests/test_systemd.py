@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -72,3 +73,11 @@ def test_sockets_of_another_process_are_none_of_ours_and_the_environment_forgets
 
 def test_without_passed_sockets_there_are_none() -> None:
     assert systemd.passed_sockets({}) == {}
+
+
+def test_reloading_is_told_with_the_time_of_the_monotonic_clock(manager: socket.socket) -> None:
+    before = time.monotonic_ns() // 1000
+    systemd.reloading(environment(manager))
+    state, moment = told(manager)
+    assert state == "RELOADING=1"
+    assert before <= int(moment.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
