@@ -34,6 +34,8 @@ STORES: Mapping[str, type[ObjectStore]] = {"s3": S3Store, "gs": GCSStore, "az": 
 
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
 _STATUS = re.compile(r"status code: ([0-9]{3} [A-Za-z ]{1,40})")
+_TRIES = re.compile(r" in [0-9.]+[a-zµ]+(, after [^-]*(?= -))?")
+"""How long it took, and the settings that we gave it."""
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "specified bucket does not exist")
 
 
@@ -130,5 +132,5 @@ def _reason(text: str) -> str:
     said = [found[1] for pattern in (_STATUS, _CODE) if (found := pattern.search(text)) is not None]
     if said:
         return " ".join(said)
-    line = text.strip().partition("\n")[0]
+    line = _TRIES.sub("", text.strip().partition("\n")[0])
     return re.sub(r"\?\S*", "?...", line)[:300] or "it gave no reason"

@@ -71,6 +71,12 @@ def test_missing_bucket_is_no_missing_object(bucket: Bucket, monkeypatch: pytest
             "error sending",
         ),
         (GenericError("at http://x/y?X-Amz-Signature=abc\nmore"), r"at http://x/y\?\.\.\."),
+        (
+            GenericError(
+                "PUT http://h/k in 369.5ms, after 3 retries, max_retries: 3, retry_timeout: 20s  - HTTP"
+            ),
+            "PUT http://h/k - HTTP",
+        ),
         (GenericError(""), "no reason"),
     ],
 )
