@@ -31,11 +31,13 @@ from cacheproxy.api.meter import Meter
 from cacheproxy.api.operations import OperatorDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.config import Config
+from cacheproxy.core.digest import Digest
 from cacheproxy.edge.certificate import Certificate
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.listeners import Passed, describe, open_listeners
 from cacheproxy.edge.message import Application, Exchange, Log
 from cacheproxy.edge.server import serve
+from cacheproxy.registry import orphans
 from cacheproxy.registry.blobs import Blobs, DiskShelf
 from cacheproxy.registry.condition import Watch
 from cacheproxy.registry.eviction import Eviction
@@ -54,6 +56,8 @@ from cacheproxy.registry.trash import Trash
 from cacheproxy.reload import Current, Reload, Requests
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
+from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.errors import StoreError
 from cacheproxy.store.records import Records
 from cacheproxy.store.removal import Removal
 from cacheproxy.store.scratch import Scratch
@@ -138,7 +142,7 @@ async def main(
         trio.open_nursery() as background,
     ):
         space = await _space(config, stores)
-        background.start_soon(_reap, stores.content, space)
+        background.start_soon(_reap, stores, space)
         recency = Recency(stores.records.record_used, time.time)
         background.start_soon(recency.run)
         shared = isinstance(config.storage.database, str)
@@ -351,14 +355,16 @@ async def _writable(content: Content) -> None:
         raise OSError(f"{content.root} cannot be written to")
 
 
-async def _reap(content: Content, space: Space) -> None:
-    """Unfinished downloads that nobody came back for give their room to others."""
+async def _reap(stores: Stores, space: Space) -> None:
+    """What nobody came back for, and what a kill left without a row, give their room to others."""
     while True:
+        reaped: list[Digest] = []
         try:
-            reaped = await trio.to_thread.run_sync(content.reap, PARTIAL_KEPT, time.time())
-        except OSError as error:
-            log.warning("unfinished downloads not looked through", error=str(error))
-            reaped = []
+            reaped = await trio.to_thread.run_sync(stores.content.reap, PARTIAL_KEPT, time.time())
+            if isinstance(stores.content, DiskContent):
+                await orphans.sweep(stores.content, stores.records, time.time())
+        except (OSError, StoreError) as error:
+            log.warning("leftovers not looked through", error=str(error))
         for digest in reaped:
             log.info("unfinished download removed", digest=digest)
         space.drop_parts(reaped)

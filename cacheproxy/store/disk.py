@@ -149,6 +149,15 @@ class DiskContent:
             partials.clear(self._stem(digest))
             return True
 
+    def files(self, older_than: float, now: float) -> Iterator[tuple[Digest, str]]:
+        """(digest, location) of the stored files that were written more than `older_than` seconds ago."""
+        for folder in sorted((self.root / "blobs").glob("*/*")):
+            for entry in os.scandir(folder):
+                location = f"blobs/{folder.parent.name}/{folder.name}/{entry.name}"
+                digest = digest_at(location)
+                if digest is not None and now - entry.stat(follow_symlinks=False).st_mtime > older_than:
+                    yield digest, location
+
     def _unfinished(self) -> dict[Digest, list[os.stat_result]]:
         found: dict[Digest, list[os.stat_result]] = {}
         with os.scandir(self._partials) as entries:

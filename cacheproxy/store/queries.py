@@ -191,6 +191,8 @@ ADD_TRASH = """
 INSERT INTO trash (path, not_before) VALUES (:path, :not_before) ON CONFLICT (path) DO NOTHING
 """
 
+TRASHED = "SELECT 1 FROM trash WHERE path = :path"
+
 DUE_TRASH = "SELECT path FROM trash WHERE not_before <= :now ORDER BY not_before, path LIMIT :n"
 
 FORGET_TRASH = "DELETE FROM trash WHERE path = :path"

@@ -193,6 +193,10 @@ class Records:
             bind(_evict, sorted(blobs, key=lambda blob: blob.digest), not_before)
         )
 
+    async def trashed(self, path: str) -> bool:
+        """Whether the file there waits to be unlinked."""
+        return await self._one(queries.TRASHED, path=path) is not None
+
     async def due_trash(self, now: float, n: int) -> list[str]:
         """Up to `n` places whose files are to be unlinked by now."""
         return [path for (path,) in await self._scan(queries.DUE_TRASH, now=now, n=n)]
