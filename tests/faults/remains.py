@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import apsw
 import trio
 
 SETTLED_WITHIN = 5.0
@@ -62,13 +62,24 @@ def _descriptors(folder: Path) -> Counter[str]:
     return found
 
 
+@contextmanager
+def rows_of(state: Path) -> Iterator[apsw.Connection]:
+    """The daemon's database, to be read, while it runs or after.
+
+    With the daemon's own SQLite: a second one in this process would take its locks away when it closes the file,
+    and cut the shared memory short under it (sqlite.org/howtocorrupt.html, 2.2).
+    """
+    with closing(apsw.Connection(str(state / "cacheproxy.db"), flags=apsw.SQLITE_OPEN_READONLY)) as database:
+        yield database
+
+
 def nothing_wrong(state: Path) -> None:
     """Every stored byte is what its name says, and what the rows mean is there, and nothing else."""
     stored = {path: path.read_bytes() for path in (state / "blobs" / "blobs").rglob("*.*")}
     for path, data in stored.items():
         algorithm, digest = path.parts[-3], path.name.partition(".")[0]
         assert hashlib.new(algorithm, data).hexdigest() == digest
-    with closing(sqlite3.connect(f"file:{state}/cacheproxy.db?mode=ro", uri=True)) as database:
+    with rows_of(state) as database:
         for digest, body in database.execute("SELECT digest, body FROM manifest"):
             assert "sha256:" + hashlib.sha256(body).hexdigest() == digest
         rows = database.execute("SELECT location, size FROM blob WHERE generation > 0")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from cacheproxy.store.errors import StoreUnreachable
 from cacheproxy.wiring import CannotStart
 from tests.faults.client import Address, Heard, ask
 from tests.faults.house import House, Image, hosts
+from tests.faults.remains import rows_of
 from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
 
 SIZE = 5 << 20
@@ -57,8 +57,7 @@ class Cache:
 
     def _location(self, digest: str) -> str:
         """Where the rows say that it is."""
-        path = f"file:{self.house.state}/cacheproxy.db?mode=ro"
-        with closing(sqlite3.connect(path, uri=True)) as database:
+        with rows_of(self.house.state) as database:
             rows = database.execute("SELECT location FROM blob WHERE digest = ?", (digest,)).fetchall()
         return str(rows[0][0])
 
