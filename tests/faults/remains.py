@@ -66,8 +66,8 @@ def _descriptors(folder: Path) -> Counter[str]:
 def rows_of(state: Path) -> Iterator[apsw.Connection]:
     """The daemon's database, to be read, while it runs or after.
 
-    With the daemon's own SQLite: a second one in this process would take its locks away when it closes the file,
-    and cut the shared memory short under it (sqlite.org/howtocorrupt.html, 2.2).
+    With the daemon's own SQLite: a second one in this process would take its locks away when it closes the
+    file, and cut the shared memory short under it (sqlite.org/howtocorrupt.html, 2.2).
     """
     with closing(apsw.Connection(str(state / "cacheproxy.db"), flags=apsw.SQLITE_OPEN_READONLY)) as database:
         yield database
