@@ -263,8 +263,14 @@ def seconds_each(call: Callable[[Exchange], object]) -> float:
 
 
 def test_a_request_waits_no_time_for_the_log() -> None:
-    assert seconds_each(RequestLog(JsonLines(), Lines())) < 3e-6
+    append = seconds_each(RequestLog(JsonLines(), Lines()))
+    assert append < seconds_each(lambda _: json.dumps(["a", "few", "fields"]))
 
 
 def test_a_line_is_made_in_little_time() -> None:
-    assert seconds_each(JsonLines()) < 6e-6
+    """3 microseconds where encoding its fields alone takes the standard library as long; measured side by
+    side, since the machine's speed is others' business too.
+    """
+    render = JsonLines()
+    fields = json.loads(render(PULL))
+    assert seconds_each(render) < 2 * seconds_each(lambda _: json.dumps(fields))
