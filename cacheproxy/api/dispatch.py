@@ -115,8 +115,8 @@ class Door:
         if isinstance(operation, ops.Ping):
             self._admit(request, mask, None)
             return ping()
-        if isinstance(operation, ops.Catalog):
-            raise OCIError("UNSUPPORTED", "a pull-through cache has no list of repositories", status=404)
+        if isinstance(operation, ops.Catalog | ops.Uploads | ops.Upload):
+            raise OCIError("UNSUPPORTED", "a pull-through cache has no such list", status=404)
         query = parse_query(request.query)
         target = self._routes.resolve(operation.name, first(query, "ns"), request.host)
         self._admit(request, mask, target.repository)

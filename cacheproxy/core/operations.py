@@ -39,6 +39,21 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Uploads:
+    """Where an upload of a blob begins."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that has begun."""
+
+    name: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tags:
     name: str
 
@@ -49,7 +64,7 @@ class Referrers:
     digest: Digest
 
 
-Operation = Ping | Catalog | Manifest | Blob | Tags | Referrers
+Operation = Ping | Catalog | Manifest | Blob | Uploads | Upload | Tags | Referrers
 """`name` is as asked for: the first segment may be a host with a port. Routes.resolve says what it means."""
 
 
@@ -61,6 +76,14 @@ class Route:
     make: Callable[[str, str], Operation]
     """Of name and last segment; raises OCIError where the latter is not well-formed."""
     last: Callable[[Any], str]
+
+
+def _upload(name: str, last: str) -> Upload | Uploads:
+    if not last:
+        return Uploads(name)
+    if _SESSION.fullmatch(last) is None:
+        raise OCIError("BLOB_UPLOAD_UNKNOWN", "not the name of an upload; begin one by POST")
+    return Upload(name, last)
 
 
 def _tags(name: str, last: str) -> Tags:
@@ -80,6 +103,8 @@ ROUTES: Mapping[type[Operation], Route] = {
         make=lambda name, last: Blob(name, parse_digest(last)),
         last=lambda operation: operation.digest,
     ),
+    Uploads: Route("blobs/uploads", make=_upload, last=lambda _: ""),
+    Upload: Route("blobs/uploads", make=_upload, last=lambda operation: operation.session),
     Tags: Route("tags", make=_tags, last=lambda _: "list"),
     Referrers: Route(
         "referrers",
@@ -93,6 +118,7 @@ FIXED: Mapping[str, Operation] = {"/v2/_catalog": Catalog(), "/v2/": Ping(), "/v
 """The others. Of two paths of one operation the first is canonical."""
 
 _BY_NOUN = {route.noun: route for route in ROUTES.values()}
+_SESSION = re.compile(r"[0-9a-f]{32}")
 _ENCODED_TRAP = re.compile(r"%(?:2f|5c|00)", re.IGNORECASE)
 _TRAP = re.compile(r"//|\\|/\.{1,2}(?:/|\Z)")
 
@@ -113,7 +139,10 @@ def parse(path: str) -> Operation:
     if lead and not rest:
         return Ping()
     name, noun, last = ["", "", *rest.rsplit("/", 2)][-3:]
-    if not name or not last or noun not in _BY_NOUN:
+    if noun == "uploads":
+        name, _, above = name.rpartition("/")
+        noun = f"{above}/{noun}"
+    if not name or not (last or noun == "blobs/uploads") or noun not in _BY_NOUN:
         raise _no_such_operation()
     return _BY_NOUN[noun].make(parse_requested(f"{lead}/{name}" if lead else name), last)
 
@@ -131,7 +160,7 @@ def _decode(path: str) -> str:
 
 
 def _no_such_operation() -> OCIError:
-    return OCIError("UNSUPPORTED", "not a path of the distribution API's reading side", status=404)
+    return OCIError("UNSUPPORTED", "not a path of the distribution API", status=404)
 
 
 def path(operation: Operation) -> str:

@@ -8,7 +8,8 @@ The first rule that matches decides, and no refusal falls through to the next on
 2. The Host is one of an upstream's own.
 3. The first path segment is a declared registry.
 4. The longest configured prefix.
-5. The default upstream, for bare names.
+5. A hosted repository of that name, which is for the caller to find out (`Bare`).
+6. The default upstream, for bare names.
 
 Refused there: a first segment that looks like a host (it has "." or ":", or is "localhost") and is not
 declared. `/v2/evil.example/x` asks for another registry, and must not become the default upstream's
@@ -71,6 +72,16 @@ class Target:
     """To be echoed as OCI-Namespace (distribution-spec, "Registry Proxying")."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A name that names no upstream: of a hosted repository, or meant for the default upstream."""
+
+    name: str
+    """Canonical, if there is such a hosted repository."""
+    default: Target | None
+    """What it means if there is none."""
+
+
 class Routes:
     """Where two upstreams share a registry, a prefix or a host, the one declared first has it."""
 
@@ -83,6 +94,15 @@ class Routes:
         self._own_hosts = frozenset(host.lower() for host in own_hosts)
 
     def resolve(self, name: str, ns: str | None, host: str) -> Target:
+        """As `meaning`, where no repository is hosted. Raises OCIError, NAME_UNKNOWN also without default."""
+        meant = self.meaning(name, ns, host)
+        if isinstance(meant, Target):
+            return meant
+        if meant.default is None:
+            raise _unknown(name, "no upstream is declared for it, and none is the default")
+        return meant.default
+
+    def meaning(self, name: str, ns: str | None, host: str) -> Target | Bare:
         """What a request for `name`, with this `ns` (None: without) and this Host, means.
 
         Raises OCIError NAME_UNKNOWN (404), or NAME_INVALID (400) where an upstream is named and what it is
@@ -134,13 +154,12 @@ class Routes:
             rest = f"{tail}/{rest}" if rest else tail
         return Via.BARE, None, name
 
-    def _bare(self, name: str) -> Target:
+    def _bare(self, name: str) -> Bare:
         first = name.partition("/")[0]
         if first == "localhost" or "." in first or ":" in first:
             raise _unknown(name, f"the registry {first} is not declared here")
-        if self._default is None:
-            raise _unknown(name, "no upstream is declared for it, and none is the default")
-        return _target(self._default, name, Via.BARE)
+        default = None if self._default is None else _target(self._default, name, Via.BARE)
+        return Bare(parse_repository(name), default)
 
 
 def _target(route: UpstreamRoute, remote: str, via: Via, namespace: str | None = None) -> Target:

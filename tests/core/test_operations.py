@@ -18,12 +18,15 @@ from cacheproxy.core.operations import (
     Ping,
     Referrers,
     Tags,
+    Upload,
+    Uploads,
     parse,
     path,
 )
 from tests.core.names import components, digests, repositories, requested, tags
 
 D = Digest.of(b"")
+SESSION = "0123456789abcdef" * 2
 
 operations: st.SearchStrategy[Operation] = st.one_of(
     st.just(Ping()),
@@ -32,6 +35,8 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Blob, requested, digests),
     st.builds(Tags, requested),
     st.builds(Referrers, requested, digests),
+    st.builds(Uploads, requested),
+    st.builds(Upload, requested, st.just(SESSION)),
 )
 
 
@@ -50,6 +55,11 @@ def test_an_operation_comes_back_from_its_path(operation: Operation) -> None:
         ("/v2/library/alpine/manifests/3.20", Manifest("library/alpine", "3.20")),
         (f"/v2/a/b/c/d/manifests/{D}", Manifest("a/b/c/d", D)),
         (f"/v2/a/blobs/{D}", Blob("a", D)),
+        ("/v2/a/blobs/uploads/", Uploads("a")),
+        ("/v2/blobs/uploads/blobs/uploads/", Uploads("blobs/uploads")),
+        (f"/v2/a/b/blobs/uploads/{SESSION}", Upload("a/b", SESSION)),
+        (f"/v2/blobs/blobs/uploads/{SESSION}", Upload("blobs", SESSION)),
+        (f"/v2/{'a' * 255}/blobs/uploads/{SESSION}", Upload("a" * 255, SESSION)),
         ("/v2/a/tags/list", Tags("a")),
         (f"/v2/a/referrers/{D}", Referrers("a", D)),
         ("/v2/docker.io/library/alpine/manifests/latest", Manifest("docker.io/library/alpine", "latest")),
@@ -169,7 +179,8 @@ def test_a_malformed_reference_is_400(text: str, code: str) -> None:
         "/v2/a/manifests/x/",
         "/v2/a/tags",
         "/v2/a/tags/all",
-        "/v2/a/blobs/uploads/",
+        "/v2/blobs/uploads/",
+        f"/v2/a/uploads/{SESSION}",
         "/v2/_catalog/",
         "/hub/v2/_catalog",
         "/V2/a/manifests/x",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.core.errors import OCIError
-from cacheproxy.core.routing import Routes, Target, UpstreamRoute, Via
+from cacheproxy.core.routing import Bare, Routes, Target, UpstreamRoute, Via
 from tests.core.names import repositories, requested
 
 HUB = UpstreamRoute("docker.io", "docker-hub", hosts=("hub.cache.example",), library=True, default=True)
@@ -258,3 +258,14 @@ def test_all_ways_of_asking_end_in_one_repository(name: str) -> None:
 def test_a_canonical_name_means_itself(name: str) -> None:
     target = ROUTES.resolve(f"mirror/quay/{name}", None, HERE)
     assert target.repository == f"mirror/quay/{name}"
+
+
+def test_a_bare_name_may_be_a_hosted_repositorys() -> None:
+    bare = Routes([HUB]).meaning("team/app", None, "here")
+    assert isinstance(bare, Bare)
+    assert bare.name == "team/app"
+    assert bare.default == Routes([HUB]).resolve("team/app", None, "here")
+
+
+def test_a_bare_name_means_nothing_else_without_a_default() -> None:
+    assert Routes([]).meaning("team/app", None, "here") == Bare("team/app", None)
