@@ -150,7 +150,28 @@ _REMOVAL = (
     "CREATE INDEX image_by_digest ON image (digest)",
 )
 
-MIGRATIONS = (Migration(1, _CACHE), Migration(2, _EVICTION), Migration(3, _REMOVAL))
+_SCRUB = (
+    # When the bytes were last seen to be the digest's; below 0: somebody wants them looked at now.
+    "ALTER TABLE blob ADD COLUMN verified $real NOT NULL DEFAULT 0",
+    # Until then a node is looking at them.
+    "ALTER TABLE blob ADD COLUMN claimed $real NOT NULL DEFAULT 0",
+    "CREATE INDEX blob_by_proof ON blob (verified, digest) WHERE generation > 0",
+    # Bytes that were not the blob's any more. location '': none were there, or they are gone by now.
+    """
+    CREATE TABLE quarantine (
+        digest TEXT NOT NULL,
+        generation $integer NOT NULL,
+        size $integer NOT NULL,
+        location TEXT NOT NULL,
+        found TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        noticed $real NOT NULL,
+        PRIMARY KEY (digest, generation)
+    ) $keyed
+    """,
+)
+
+MIGRATIONS = (Migration(1, _CACHE), Migration(2, _EVICTION), Migration(3, _REMOVAL), Migration(4, _SCRUB))
 
 
 def migrate(tx: Tx, dialect: Mapping[str, str], steps: tuple[Migration, ...] = MIGRATIONS) -> None:
@@ -164,6 +185,20 @@ def migrate(tx: Tx, dialect: Mapping[str, str], steps: tuple[Migration, ...] = M
     for step in steps:
         if step.number not in done:
             _apply(tx, dialect, step)
+
+
+def demand_current(tx: Tx, steps: tuple[Migration, ...] = MIGRATIONS) -> None:
+    """Raises DatabaseRefused for a schema that is not this version's own. Changes nothing."""
+    done = {
+        int(number): str(checksum) for number, checksum in tx.all("SELECT number, checksum FROM migration")
+    }
+    known = {step.number: step.checksum for step in steps}
+    _judge(done, known)
+    if done != known:
+        raise DatabaseRefused(
+            f"the database is of schema {max(done, default=0)}, and this version's is {max(known)}: start its"
+            " daemon once, which brings the schema up to date"
+        )
 
 
 def _judge(done: dict[int, str], known: dict[int, str]) -> None:

@@ -100,13 +100,15 @@ WHERE name = :name AND repository = (SELECT id FROM repository WHERE name = :rep
 
 # A generation that is there stays: files are immutable, and somebody may be reading it.
 STORE_BLOB = """
-INSERT INTO blob (digest, size, generation, location, used)
-VALUES (:digest, :size, :generation, :location, :now)
+INSERT INTO blob (digest, size, generation, location, used, verified)
+VALUES (:digest, :size, :generation, :location, :now, :now)
 ON CONFLICT (digest) DO UPDATE SET
     size = excluded.size,
     generation = excluded.generation,
     location = excluded.location,
-    used = excluded.used
+    used = excluded.used,
+    verified = excluded.verified,
+    claimed = 0
 WHERE blob.generation = 0
 """
 
