@@ -26,6 +26,11 @@ class Peer:
     for whom it asks: the address says nothing about the client."""
 
 
+async def no_bytes() -> bytes:
+    """A body that is over."""
+    return b""
+
+
 @dataclass(slots=True)
 class Request:
     method: str
@@ -39,6 +44,9 @@ class Request:
     read_body: Callable[[int], Awaitable[bytes]]
     """Awaits the whole body, at most so many bytes; raises BodyTooLarge or BodyBroken, which the handler
     lets pass: the edge answers. A body that nobody reads is drained or cut by the edge."""
+    receive: Callable[[], Awaitable[bytes]] = no_bytes
+    """Awaits some bytes of the body; empty at its end. The client's rate is judged while it is waited for.
+    Raises BodyBroken."""
 
     @property
     def path(self) -> str:
@@ -52,6 +60,12 @@ class Request:
     @property
     def host(self) -> str:
         return self.headers.get("host", "")
+
+    @property
+    def declared(self) -> int | None:
+        """Bytes of the body, where the head says it."""
+        length = self.headers.get("content-length")
+        return None if length is None else int(length)
 
 
 class BodyTooLarge(Exception):
@@ -128,6 +142,8 @@ class Exchange:
     user_agent: str = ""
     aborted: str = ""
     """Why the answer was cut: "client", "source", "slow", "drain"; "" when it was whole."""
+    trace: str = ""
+    """The id of its trace; "" when it is not traced."""
 
 
 class Application(Protocol):

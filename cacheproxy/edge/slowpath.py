@@ -115,6 +115,13 @@ class RequestBody:
             self._wire.wait()
         return b"".join(chunks)
 
+    async def receive(self) -> bytes:
+        """Some bytes of the body, as they come; empty at its end. Raises BodyBroken."""
+        try:
+            return await self._chunk()
+        finally:
+            self._wire.pause()
+
     async def drain(self, limit: int) -> bool:
         """Read on to the next request. False: it is not worth it, or not possible; the connection ends."""
         if self.finished or not self.reusable(limit):

@@ -18,12 +18,10 @@ import trio
 
 from cacheproxy.edge import metrics
 from cacheproxy.edge.limits import Limits
-from cacheproxy.edge.wire import READ, ClientGone, Phase, Wire
+from cacheproxy.edge.wire import GULP, READ, ClientGone, Phase, Wire
 
 log = structlog.get_logger(__name__)
 
-GULP = 256 * 1024
-"""Bytes of a request's body asked of the kernel at once."""
 STEP = 256 * 1024
 """Plaintext of one write to the socket: half the processor time of a record of 16 KiB each, and as much as a
 second-level cache holds."""

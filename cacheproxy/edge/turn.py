@@ -13,7 +13,16 @@ import trio
 
 from cacheproxy.edge import body, head
 from cacheproxy.edge.body import SourceFailed
-from cacheproxy.edge.message import BlobBody, BodyBroken, BodyTooLarge, Exchange, Ready, Request, Response
+from cacheproxy.edge.message import (
+    BlobBody,
+    BodyBroken,
+    BodyTooLarge,
+    Exchange,
+    Ready,
+    Request,
+    Response,
+    no_bytes,
+)
 from cacheproxy.edge.shared import Edge
 from cacheproxy.edge.slowpath import RequestBody
 from cacheproxy.edge.wire import ClientGone, Verdict, Wire
@@ -60,9 +69,13 @@ class Turn:
             if ready is not None:
                 await self._send_ready(ready)
             else:
-                read_body = no_body if self._unread is None else self._unread.read
+                read, receive = (
+                    (no_body, no_bytes) if self._unread is None else (self._unread.read, self._unread.receive)
+                )
                 await self._answer(
-                    Request(exchange.method, exchange.target, headers, exchange.peer, exchange.id, read_body)
+                    Request(
+                        exchange.method, exchange.target, headers, exchange.peer, exchange.id, read, receive
+                    )
                 )
         except BaseException as error:
             exchange.aborted = self._why(error)

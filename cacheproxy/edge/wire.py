@@ -21,6 +21,8 @@ from cacheproxy.edge.limits import Limits
 
 READ = 16 * 1024
 """One read never takes more than the largest head."""
+GULP = 256 * 1024
+"""Of a request's body, though."""
 STEP = 512 * 1024
 """One sendfile: so large that Python's share is small, so small (0.1 ms) that nobody waits for it."""
 _LINGER_BYTES = 1024 * 1024
@@ -63,7 +65,18 @@ class Wire:
     """The most that one `sendfile` sends."""
 
     __slots__ = (
-        *("_answering", "_body_from", "deadline", "fd", "first_sent", "mark", "mark_at", "phase", "received"),
+        *(
+            "_answering",
+            "_body_from",
+            "_paused",
+            "deadline",
+            "fd",
+            "first_sent",
+            "mark",
+            "mark_at",
+            "phase",
+            "received",
+        ),
         *("reset", "scope", "sent", "sock", "verdict"),
     )
 
@@ -84,6 +97,8 @@ class Wire:
         """When the first bytes of this turn's answer were handed over."""
         self._answering = False
         self._body_from = 0
+        self._paused: tuple[Phase, float] | None = None
+        """The phase that was left for the time being, and when."""
         self.verdict: Verdict | None = None
         self.reset = False
         """Close with a reset: what was promised in this answer's head will not come."""
@@ -96,6 +111,7 @@ class Wire:
     def begin_turn(self) -> None:
         self.first_sent = None
         self._answering = False
+        self._paused = None
 
     def begin_answer(self, head: int) -> None:
         """The next `head` bytes are the final answer's status line and headers; its body follows."""
@@ -116,11 +132,21 @@ class Wire:
         self.phase = Phase.WAITING
         self.deadline = 0.0
 
+    def pause(self) -> None:
+        """As `wait`, within a phase that will go on: time that is not the client's does not count in it."""
+        if self.phase is not Phase.WAITING:
+            self._paused = (self.phase, trio.current_time())
+            self.wait()
+
     def measure(self, phase: Phase) -> None:
         """Enter a phase that is judged by its rate, unless it goes on."""
-        if self.phase is not phase:
-            self.phase = phase
-            self.deadline = 0.0
+        if self.phase is phase:
+            return
+        self.phase, paused, self._paused = phase, self._paused, None
+        self.deadline = 0.0
+        if paused is not None and paused[0] is phase:
+            self.mark_at += trio.current_time() - paused[1]
+        else:
             self.mark_at, self.mark = trio.current_time(), self.through()
 
     def through(self) -> int:
@@ -142,10 +168,11 @@ class Wire:
 
     async def recv(self) -> bytes:
         """At least one byte; empty when the client ended its side. Always a checkpoint."""
+        size = GULP if self.phase is Phase.RECEIVING else READ
         while True:
             await trio.lowlevel.wait_readable(self.fd)
             try:
-                data = self.sock.recv(READ)
+                data = self.sock.recv(size)
             except BlockingIOError:
                 continue
             except OSError as error:

@@ -101,6 +101,26 @@ async def test_a_body_that_comes_byte_by_byte(field: bytes, sent: bytes) -> None
 
 
 @pytest.mark.parametrize(("field", "sent"), [(LENGTH, b"hello"), (CHUNKED, CHUNKS)])
+async def test_a_body_is_received_as_it_comes(field: bytes, sent: bytes) -> None:
+    with Talk(field, rest=sent[:10]) as talk:
+        got = [await talk.body.receive()]
+        talk.theirs.send(sent[10:])
+        while part := await talk.body.receive():
+            got.append(part)
+        assert b"".join(got) == b"hello"
+        assert await talk.body.receive() == b""
+        assert talk.wire.phase is Phase.WAITING
+
+
+async def test_a_body_that_is_received_and_ends_early_is_broken() -> None:
+    with Talk(LENGTH, rest=b"hel") as talk:
+        talk.theirs.shutdown(socket.SHUT_WR)
+        assert await talk.body.receive() == b"hel"
+        with pytest.raises(BodyBroken):
+            await talk.body.receive()
+
+
+@pytest.mark.parametrize(("field", "sent"), [(LENGTH, b"hello"), (CHUNKED, CHUNKS)])
 async def test_a_body_over_the_limit(field: bytes, sent: bytes) -> None:
     with Talk(field, rest=sent) as talk, pytest.raises(BodyTooLarge):
         await talk.body.read(4)

@@ -88,6 +88,30 @@ async def test_the_phase_goes_on_with_its_window(pair: Pair, autojump_clock: tri
     assert pair.wire.mark_at == began + 1
 
 
+async def test_a_pause_is_not_in_the_window(pair: Pair, autojump_clock: trio.testing.MockClock) -> None:
+    pair.wire.measure(Phase.RECEIVING)
+    began = pair.wire.mark_at
+    await trio.sleep(5)
+    pair.wire.pause()
+    assert pair.wire.phase is Phase.WAITING
+    await trio.sleep(60)
+    pair.wire.pause()
+    await trio.sleep(40)
+    pair.wire.measure(Phase.RECEIVING)
+    assert pair.wire.mark_at == began + 100
+
+
+async def test_the_next_turn_begins_its_own_window(
+    pair: Pair, autojump_clock: trio.testing.MockClock
+) -> None:
+    pair.wire.measure(Phase.RECEIVING)
+    pair.wire.pause()
+    pair.wire.begin_turn()
+    await trio.sleep(5)
+    pair.wire.measure(Phase.RECEIVING)
+    assert pair.wire.mark_at == trio.current_time()
+
+
 async def test_the_account_of_an_answer_begins_after_its_head(pair: Pair) -> None:
     await pair.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     pair.wire.begin_turn()
