@@ -145,7 +145,7 @@ def server_context() -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION
     # An end without close_notify is an end: HTTP's framing judges what is missing, and our answer to it is a
-    # 400, not the alert that OpenSSL would send before it.
+    # 400, not the alert that OpenSSL would send before it. Some builds of Python have this by default.
     context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
