@@ -171,7 +171,55 @@ _SCRUB = (
     """,
 )
 
-MIGRATIONS = (Migration(1, _CACHE), Migration(2, _EVICTION), Migration(3, _REMOVAL), Migration(4, _SCRUB))
+_HOSTING = (
+    # JSON: what is set for this one repository (`core/settings.py`).
+    "ALTER TABLE repository ADD COLUMN settings TEXT NOT NULL DEFAULT '{}'",
+    # What was received of it is a file's business: it says how far the upload is, whatever happened.
+    """
+    CREATE TABLE upload (
+        id TEXT NOT NULL PRIMARY KEY,
+        repository $integer NOT NULL REFERENCES repository (id) ON DELETE RESTRICT,
+        principal TEXT NOT NULL,
+        algorithm TEXT NOT NULL,
+        started $real NOT NULL,
+        touched $real NOT NULL
+    ) $table
+    """,
+    "CREATE INDEX upload_by_principal ON upload (principal)",
+    "CREATE INDEX upload_by_time ON upload (touched)",
+    "CREATE INDEX upload_by_repository ON upload (repository)",
+    # Whoever reads a blob by other ways than its links holds it meanwhile.
+    """
+    CREATE TABLE lease (
+        digest TEXT NOT NULL,
+        holder TEXT NOT NULL,
+        until $real NOT NULL,
+        PRIMARY KEY (digest, holder)
+    ) $keyed
+    """,
+    # What may have lost its last reason to be here: looked at when it is due. repository 0: a blob.
+    """
+    CREATE TABLE review (
+        repository $integer NOT NULL,
+        digest TEXT NOT NULL,
+        due $real NOT NULL,
+        tries $integer NOT NULL DEFAULT 0,
+        PRIMARY KEY (repository, digest)
+    ) $keyed
+    """,
+    "CREATE INDEX review_by_time ON review (due)",
+    # By tag and by child: what an image has to be asked before it goes.
+    "CREATE INDEX tag_by_image ON tag (repository, digest)",
+    "CREATE INDEX child_by_digest ON child (repository, digest)",
+)
+
+MIGRATIONS = (
+    Migration(1, _CACHE),
+    Migration(2, _EVICTION),
+    Migration(3, _REMOVAL),
+    Migration(4, _SCRUB),
+    Migration(5, _HOSTING),
+)
 
 
 def migrate(tx: Tx, dialect: Mapping[str, str], steps: tuple[Migration, ...] = MIGRATIONS) -> None:
