@@ -15,6 +15,7 @@ from cacheproxy.commands.client_config import client_config
 from cacheproxy.commands.doctor import doctor
 from cacheproxy.commands.du import du
 from cacheproxy.commands.explain import explain
+from cacheproxy.commands.fsck import fsck
 from cacheproxy.commands.pins import pin, unpin
 from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
@@ -37,7 +38,7 @@ def main(context: click.Context) -> None:
     context.obj = _load
 
 
-for command in (check_config, status, explain, du, purge, pin, unpin, prefetch, client_config, doctor):
+for command in (check_config, status, explain, du, purge, pin, unpin, prefetch, client_config, doctor, fsck):
     main.add_command(command)
 
 

@@ -21,10 +21,12 @@ from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.certificate import Certificate, CertificateError
 from cacheproxy.registry.fill import FillRules
 from cacheproxy.registry.origin import Origin
+from cacheproxy.store.audit import Rows
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
-from cacheproxy.store.sqlite import SQLite
+from cacheproxy.store.listing import Folder, Listing, Objects
+from cacheproxy.store.sqlite import SQLite, SQLiteRows
 from cacheproxy.upstream import settings as s
 from cacheproxy.upstream.credentials import CredentialsFailed, read_secret
 from cacheproxy.upstream.dialer import Dialer
@@ -36,6 +38,7 @@ from cacheproxy.upstream.transport import OwnedTransport
 
 if TYPE_CHECKING:
     from cacheproxy.store.bucket import Bucket
+    from cacheproxy.store.postgres import Postgres
 
 HTTPS = 443
 
@@ -71,6 +74,10 @@ def open_database(section: c.Storage) -> AbstractAsyncContextManager[Database]:
     """Raises CannotStart; opening it raises DatabaseRefused and OSError."""
     if isinstance(section.database, Path):
         return SQLite.open(section.database)
+    return _postgres().open(section.database)
+
+
+def _postgres() -> type[Postgres]:
     try:
         from cacheproxy.store.postgres import Postgres
     except ImportError as error:
@@ -78,7 +85,14 @@ def open_database(section: c.Storage) -> AbstractAsyncContextManager[Database]:
             "storage.database is a PostgreSQL, which takes more than the plain installation: install"
             f" cacheproxy[postgres] ({error})"
         ) from error
-    return Postgres.open(section.database)
+    return Postgres
+
+
+def look_at_rows(section: c.Storage) -> AbstractAsyncContextManager[Rows]:
+    """Only to look: nothing is made. Raises CannotStart; opening it raises StoreError and OSError."""
+    if isinstance(section.database, Path):
+        return SQLiteRows.open(section.database)
+    return _postgres().look(section.database)
 
 
 class Bytes(NamedTuple):
@@ -107,6 +121,13 @@ async def open_content(section: c.Storage) -> AsyncIterator[Bytes]:
     await trio.to_thread.run_sync(partial(probe.prove, bucket, presigned=redirecting))
     async with objects.open_objects(bucket, section.partial) as content:
         yield Bytes(content, addresses.Addresses(bucket).get if redirecting else None)
+
+
+async def listing(section: c.Storage) -> Listing:
+    """What is stored, only to look. Raises CannotStart, StoreUnreachable, ImportError."""
+    if isinstance(section.blobs, Path):
+        return Folder(section.blobs)
+    return Objects(await _bucket(section.blobs, section.objects))
 
 
 async def prove_content(section: c.Storage) -> None:

@@ -29,6 +29,9 @@ PART = 8 << 20
 PARTS_AT_ONCE = 3
 """Bounds what an upload takes of memory; more were not faster on SeaweedFS."""
 
+PAGE = 1000
+"""Objects of one answer to a listing: what S3 gives at most."""
+
 ObjectStore = AzureStore | GCSStore | S3Store
 STORES: Mapping[str, type[ObjectStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 
@@ -78,6 +81,13 @@ class Bucket:
             except FileNotFoundError as error:
                 _refuse_missing_bucket(error)
                 return None
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        """Key, size and time (seconds since the epoch) of all below whole segments of a key, by pages."""
+        with _reported(f"{self.name} did not list {prefix}"):
+            for page in obstore.list(self._store, prefix, chunk_size=PAGE):
+                for entry in page:
+                    yield entry["path"], entry["size"], entry["last_modified"].timestamp()
 
     def delete(self, key: str) -> None:
         """Whether it was there or not."""

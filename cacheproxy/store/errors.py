@@ -8,6 +8,7 @@ StoreError
 ├── StoreBusy         (also OSError) the database is held by others, or away: nothing was written, try again
 ├── CommitUnknown     (also OSError) the database went away in a commit: it was written, or it was not
 ├── Conflict          a constraint of the schema refused the write: nothing was written
+├── InUse             another process runs with the state folder; raised at the start only
 └── DatabaseRefused   not a database this version can work with; raised by opening only
 """
 
@@ -57,6 +58,10 @@ class CommitUnknown(StoreError, Unavailable, OSError):
 
 class Conflict(StoreError):
     """A foreign key, a uniqueness rule or a check of the schema."""
+
+
+class InUse(StoreError):
+    """The message says of which folder."""
 
 
 class DatabaseRefused(StoreError):

@@ -21,7 +21,7 @@ import trio
 
 from cacheproxy.store.database import Memory, Tx
 from cacheproxy.store.errors import CommitUnknown, DatabaseRefused, StoreBusy, StoreSuspect
-from cacheproxy.store.migrations import migrate
+from cacheproxy.store.migrations import demand_current, migrate
 from cacheproxy.store.postgres_changes import follow, notify_of_changes
 from cacheproxy.store.postgres_connection import (
     LOST,
@@ -111,6 +111,22 @@ class Postgres:
             yield cls(sessions)
         finally:
             sessions.close()
+
+    @classmethod
+    @asynccontextmanager
+    async def look(cls, url: str) -> AsyncIterator[Postgres]:
+        """To look only: nothing is made and nothing is changed. Raises DatabaseRefused, StoreBusy."""
+        sessions = Sessions(parameters(url))
+        try:
+            rows = cls(sessions)
+            await rows.scan(_demand_current)
+            yield rows
+        finally:
+            sessions.close()
+
+    async def faults(self) -> list[str]:
+        """What takes back the server's promises. Its pages have checksums of its own."""
+        return await self.scan(_broken_promises)
 
     @property
     def suspect(self) -> StoreSuspect | None:
@@ -208,13 +224,24 @@ def _prepare(sessions: Sessions) -> None:
 
 
 def _demand_promises(connection: Connection) -> None:
-    for setting, broken in _PROMISES.items():
-        row = connection.execute("SELECT current_setting(%s)", (setting,)).fetchone()
-        if row is not None and row[0] == broken:
-            raise DatabaseRefused(
-                f"this PostgreSQL has {setting} = {broken}, and would lose in a crash what it said was"
-                f" committed: set {setting} = on"
-            )
+    for broken in _broken_promises(PostgresTx(connection)):
+        raise DatabaseRefused(broken)
+
+
+def _broken_promises(tx: Tx) -> list[str]:
+    settings = {name: tx.one("SELECT current_setting(:name)", name=name) for name in _PROMISES}
+    return [
+        f"this PostgreSQL has {name} = {broken}, and would lose in a crash what it said was committed: set"
+        f" {name} = on"
+        for name, broken in _PROMISES.items()
+        if settings[name] == (broken,)
+    ]
+
+
+def _demand_current(tx: Tx) -> None:
+    if tx.one("SELECT to_regclass('migration')") == (None,):
+        raise DatabaseRefused("the database is empty: no daemon has run with it")
+    demand_current(tx)
 
 
 class _Migrating(PostgresTx):

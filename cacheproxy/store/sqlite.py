@@ -17,8 +17,8 @@ import trio
 
 from cacheproxy.store.connection import SQLiteTx, connect, create, meaning
 from cacheproxy.store.database import Memory, Tx
-from cacheproxy.store.errors import StoreBusy, StoreSuspect
-from cacheproxy.store.migrations import migrate
+from cacheproxy.store.errors import DatabaseRefused, StoreBusy, StoreSuspect
+from cacheproxy.store.migrations import demand_current, migrate
 from cacheproxy.store.writer import Writer
 
 T = TypeVar("T")
@@ -89,6 +89,48 @@ class SQLite:
 
     async def scan(self, fn: Callable[[Tx], T]) -> T:
         return await trio.to_thread.run_sync(bind(_scan, self._path, fn), limiter=self._scans)
+
+    async def faults(self) -> list[str]:
+        return await self.scan(faults)
+
+
+class SQLiteRows:
+    """The rows as they are, for whoever only looks; a daemon may be writing them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator[SQLiteRows]:
+        """Nothing is made and nothing is changed. Raises DatabaseRefused, StoreBusy, StoreSuspect."""
+        if not await trio.to_thread.run_sync(path.exists):
+            raise DatabaseRefused(f"{path} is not there: no daemon has run with this configuration")
+        rows = cls(path)
+        await rows.scan(_demand_current)
+        yield rows
+
+    async def scan(self, fn: Callable[[Tx], T]) -> T:
+        return await trio.to_thread.run_sync(bind(_scan, self._path, fn))
+
+    async def faults(self) -> list[str]:
+        return await self.scan(faults)
+
+
+def faults(tx: Tx) -> list[str]:
+    """What SQLite finds wrong with its own file; minutes for many gigabytes."""
+    wrong = [text for (text,) in tx.all("PRAGMA integrity_check") if text != "ok"]
+    broken = tx.all("PRAGMA foreign_key_check")
+    return wrong + [
+        f"a row of {table} ({row}) names one of {parent} that is not there"
+        for table, row, parent, _ in broken
+    ]
+
+
+def _demand_current(tx: Tx) -> None:
+    if not tx.all("SELECT 1 FROM sqlite_schema WHERE name = 'migration'"):
+        raise DatabaseRefused("the database is empty: no daemon has run with it")
+    demand_current(tx)
 
 
 def _prepare(path: Path) -> apsw.Connection:

@@ -1,0 +1,294 @@
+"""Rows and files against what must hold of them (core/invariants.py). Nothing is changed.
+
+It may run beside daemons. The rows of each question are one view; files are listed after the rows were read,
+and what then seems wrong is asked of the rows once more: what was stored or evicted meanwhile is no finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial as bind
+from operator import attrgetter
+from typing import NamedTuple, Protocol, TypeVar
+
+import trio
+
+from cacheproxy.core import invariants
+from cacheproxy.core.digest import Digest
+from cacheproxy.core.invariants import RESTORE, Finding, ImageRow, Remedy, StoredRow
+from cacheproxy.store.database import Tx
+from cacheproxy.store.listing import SHARDS, Listing
+
+T = TypeVar("T")
+
+MANIFESTS = 32
+"""Bodies at a time: of up to 4 MiB each."""
+
+
+class Rows(Protocol):
+    """Of a `Database`, what only looks."""
+
+    async def scan(self, fn: Callable[[Tx], T]) -> T: ...
+
+    async def faults(self) -> list[str]:
+        """What the database itself finds wrong with it."""
+        ...
+
+
+class Rule(NamedTuple):
+    """Rows that must not be."""
+
+    invariant: str
+    said: str
+    sql: str
+    """Gives one column, the place; `:before` is a time before which all should have been done."""
+    advice: str
+    remedy: Remedy | None = None
+
+
+RULES = (
+    Rule(
+        "I3",
+        "an image names a blob that its repository has no link to",
+        """
+        SELECT repository.name || '@' || reference.image || ' ' || reference.digest
+        FROM reference
+        JOIN repository ON repository.id = reference.repository
+        LEFT JOIN link ON link.repository = reference.repository AND link.digest = reference.digest
+        WHERE link.digest IS NULL
+        """,
+        invariants.RECORD_AGAIN,
+    ),
+    Rule(
+        "I3",
+        "an image without its manifest",
+        """
+        SELECT repository.name || '@' || image.digest
+        FROM image
+        JOIN repository ON repository.id = image.repository
+        LEFT JOIN manifest ON manifest.digest = image.digest
+        WHERE manifest.digest IS NULL
+        """,
+        RESTORE,
+    ),
+    Rule(
+        "I4",
+        "a tag that means no image",
+        """
+        SELECT repository.name || ':' || tag.name
+        FROM tag
+        JOIN repository ON repository.id = tag.repository
+        LEFT JOIN image ON image.repository = tag.repository AND image.digest = tag.digest
+        WHERE image.digest IS NULL
+        """,
+        RESTORE,
+    ),
+    Rule(
+        "I6",
+        "a link to no blob, or of no repository",
+        """
+        SELECT link.digest
+        FROM link
+        LEFT JOIN blob ON blob.digest = link.digest
+        LEFT JOIN repository ON repository.id = link.repository
+        WHERE blob.digest IS NULL OR repository.id IS NULL
+        """,
+        RESTORE,
+    ),
+    Rule(
+        "I7",
+        "evicted bytes that wait to be unlinked",
+        "SELECT path FROM trash WHERE not_before < :before ORDER BY path",
+        "--repair unlinks them; so does the start of a daemon",
+        "empty",
+    ),
+    Rule(
+        "I8",
+        "a stored blob's file is in the trash",
+        "SELECT blob.digest FROM trash JOIN blob ON blob.location = trash.path WHERE blob.generation > 0",
+        RESTORE,
+    ),
+    Rule(
+        "I8",
+        "a manifest that no image has",
+        """
+        SELECT manifest.digest FROM manifest LEFT JOIN image ON image.digest = manifest.digest
+        WHERE image.digest IS NULL
+        """,
+        "it costs only its room",
+    ),
+)
+
+BLOBS = """
+SELECT digest, size, generation, location FROM blob
+WHERE generation > 0 AND digest > :first AND digest < :last
+ORDER BY digest
+"""
+BLOB = "SELECT size, generation, location FROM blob WHERE digest = :digest"
+TRASH = "SELECT path FROM trash"
+TRASHED = "SELECT 1 FROM trash WHERE path = :path"
+
+BODIES = "SELECT digest, body FROM manifest WHERE digest > :after ORDER BY digest LIMIT :n"
+IMAGES = """
+SELECT repository.name, image.digest, image.media_type, image.artifact_type, image.size, image.subject
+FROM image JOIN repository ON repository.id = image.repository
+WHERE image.digest > :after AND image.digest <= :last
+"""
+REFERENCES = """
+SELECT repository.name, image.digest, reference.digest
+FROM image
+JOIN repository ON repository.id = image.repository
+JOIN reference ON reference.repository = image.repository AND reference.image = image.digest
+WHERE image.digest > :after AND image.digest <= :last
+"""
+CHILDREN = """
+SELECT repository.name, image.digest, child.digest
+FROM image
+JOIN repository ON repository.id = image.repository
+JOIN child ON child.repository = image.repository AND child.image = image.digest
+WHERE image.digest > :after AND image.digest <= :last
+"""
+
+
+@dataclass(slots=True)
+class Seen:
+    """How much was looked at."""
+
+    images: int = 0
+    blobs: int = 0
+    files: int = 0
+    hashed: int = 0
+    """Bytes."""
+
+
+@dataclass
+class Audit:
+    """Raises StoreError and OSError where something cannot be looked at."""
+
+    rows: Rows
+    listing: Listing
+    before: float
+    """What is younger may still be under way; seconds since the epoch."""
+    deep: bool
+    """Hash all that is stored."""
+    seen: Seen = field(default_factory=Seen)
+    progress: Callable[[float], None] = lambda share: None
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """In the order in which they are found. With a damaged database, nothing else is looked at."""
+        faults = await self.rows.faults()
+        for fault in faults:
+            yield Finding("I9", fault, "database", RESTORE)
+        if faults:
+            return
+        for part in (self._rules, self._manifests, self._blobs):
+            async for finding in part():
+                yield finding
+
+    async def _rules(self) -> AsyncIterator[Finding]:
+        for rule in RULES:
+            ask = bind(_all, rule.sql, {"before": self.before} if ":before" in rule.sql else {})
+            for (where,) in await self.rows.scan(ask):
+                yield Finding(rule.invariant, rule.said, where, rule.advice, rule.remedy)
+
+    async def _manifests(self) -> AsyncIterator[Finding]:
+        after = ""
+        while page := await self.rows.scan(bind(_manifests, after)):
+            for one in page:
+                self.seen.images += len(one.images)
+                for finding in invariants.misread(one.body, one.images, one.blobs, one.children):
+                    yield finding
+            after = page[-1].digest
+
+    async def _blobs(self) -> AsyncIterator[Finding]:
+        for number, shard in enumerate(SHARDS):
+            async for finding in self._shard(shard):
+                yield finding
+            self.progress((number + 1) / len(SHARDS))
+
+    async def _shard(self, shard: str) -> AsyncIterator[Finding]:
+        prefix = shard.replace("/", ":")
+        rows, trash = await self.rows.scan(bind(_stored_rows, prefix))
+        files = await trio.to_thread.run_sync(lambda: list(self.listing.stored(shard)))
+        self.seen.blobs += len(rows)
+        self.seen.files += len(files)
+        there = {file.location: file for file in files}
+        named = {row.location for row in rows} | trash
+        wrong = list(invariants.lacking(rows, there))
+        for finding in [*wrong, *invariants.orphans(files, named, self.before)]:
+            if await self.rows.scan(bind(_still, finding)):
+                yield finding
+        if self.deep:
+            known = {finding.where for finding in wrong}
+            async for finding in self._hash([row for row in rows if row.digest not in known]):
+                yield finding
+
+    async def _hash(self, rows: Iterable[StoredRow]) -> AsyncIterator[Finding]:
+        for row in rows:
+            for finding in await trio.to_thread.run_sync(self._altered, row):
+                if await self.rows.scan(bind(_still, replace(finding, generation=row.generation))):
+                    yield finding
+
+    def _altered(self, row: StoredRow) -> list[Finding]:
+        hasher = Digest.parse(row.digest).hasher()
+        try:
+            for chunk in self.listing.chunks(row.location, row.size):
+                hasher.update(chunk)
+                self.seen.hashed += len(chunk)
+        except FileNotFoundError:
+            return list(invariants.lacking([row], {}))
+        except OSError as error:
+            return [invariants.unreadable(row, str(error))]
+        return list(invariants.altered(row, hasher.hexdigest()))
+
+
+class _Manifest(NamedTuple):
+    digest: str
+    body: bytes
+    images: list[ImageRow]
+    blobs: dict[str, set[str]]
+    children: dict[str, set[str]]
+    """Both by repository."""
+
+
+def _all(sql: str, named: dict[str, object], tx: Tx) -> list[tuple[str, ...]]:
+    return tx.all(sql, **named)
+
+
+def _manifests(after: str, tx: Tx) -> list[_Manifest]:
+    bodies = tx.all(BODIES, after=after, n=MANIFESTS)
+    if not bodies:
+        return []
+    span = {"after": after, "last": bodies[-1][0]}
+    found = {digest: _Manifest(digest, bytes(body), [], {}, {}) for digest, body in bodies}
+    for image in map(ImageRow._make, tx.all(IMAGES, **span)):
+        if image.digest in found:  # else it has no manifest, which is a rule's to say
+            found[image.digest].images.append(image)
+    for sql, named in ((REFERENCES, attrgetter("blobs")), (CHILDREN, attrgetter("children"))):
+        for repository, image_digest, digest in tx.all(sql, **span):
+            if image_digest in found:
+                named(found[image_digest]).setdefault(repository, set()).add(digest)
+    return list(found.values())
+
+
+def _stored_rows(prefix: str, tx: Tx) -> tuple[list[StoredRow], set[str]]:
+    """Of a shard; with all of the trash, which is short."""
+    last = prefix + "g"  # behind every hexadecimal digit
+    rows = [StoredRow(*row) for row in tx.all(BLOBS, first=prefix, last=last)]
+    return rows, {path for (path,) in tx.all(TRASH)}
+
+
+def _still(finding: Finding, tx: Tx) -> bool:
+    """Whether the rows still say what made it a finding."""
+    if finding.remedy == "remove":
+        row = tx.one(BLOB, digest=_named_in(finding.where))
+        named = row is not None and row[2] == finding.where
+        return not named and tx.one(TRASHED, path=finding.where) is None
+    row = tx.one(BLOB, digest=finding.where)
+    return row is not None and row[1] == finding.generation
+
+
+def _named_in(location: str) -> str:
+    _, algorithm, _, name = location.split("/")
+    return f"{algorithm}:{name.partition('.')[0]}"

@@ -1,0 +1,70 @@
+"""Whether a daemon runs with a state folder, and whether the last one ended in order.
+
+`<state>/running` is locked for as long as a daemon lives: a kill ends the lock, too. It says "running" until
+the daemon has closed its stores. Both texts have one length: writing one over the other takes no room, so a
+full disk is no reason not to start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from cacheproxy.store.durable import FILE_MODE, make_folder, sync_file, sync_folder
+from cacheproxy.store.errors import InUse
+
+NAME = "running"
+RUNS, STOPPED = b"running\n", b"stopped\n"
+
+
+class Running:
+    """All methods block, for a sync at most."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.unclean = os.pread(fd, len(RUNS), 0) == RUNS
+        """Whoever ran last was killed, or failed, or the power went."""
+
+    @classmethod
+    def take(cls, state: Path) -> Running:
+        """Nobody else runs with this folder until `close`. Raises InUse, OSError."""
+        make_folder(state)
+        path = state / NAME
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _owned(fd, state)
+            return cls(fd)
+        except BlockingIOError:
+            os.close(fd)
+            raise InUse(f"another process runs with {state}: a daemon, or cacheproxy fsck") from None
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def starts(self) -> None:
+        """From here on an end without `ended` is an unclean one. Raises OSError, StoreSuspect."""
+        self._write(RUNS)
+
+    def ended(self) -> None:
+        """All is written, and closed. Raises OSError, StoreSuspect."""
+        self._write(STOPPED)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write(self, text: bytes) -> None:
+        os.pwrite(self._fd, text, 0)
+        sync_file(self._fd, NAME)
+
+
+def _owned(fd: int, state: Path) -> None:
+    """What root has made while no daemon ran is the daemon's, and its name lasts."""
+    if os.fstat(fd).st_size == 0:
+        owner = state.stat()
+        if os.geteuid() == 0:
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+        os.pwrite(fd, STOPPED, 0)
+        sync_file(fd, NAME)
+        sync_folder(state)
