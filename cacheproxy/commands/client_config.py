@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from cacheproxy.commands.clients.authority import NoAuthority, certificates, self_signed
 from cacheproxy.commands.clients.files import CannotWrite, Files
 from cacheproxy.commands.clients.tools import TOOLS, Cache, CannotMerge
 from cacheproxy.commands.options import Load, config_file
@@ -27,6 +28,11 @@ CHECKED = "docker.io/library/alpine:latest"
 @click.option("--check", "do", flag_value="check", help="Ask for an image as the tool would, by its files.")
 @click.option("--undo", "do", flag_value="undo", help="Put back what was there before --write.")
 @click.option("--url", help="The cache as the clients see it. Default: by the configuration.")
+@click.option(
+    "--ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Who signed the cache's certificate, as PEM. Default: what of [server] tls is signed by itself.",
+)
 @click.option("--image", "images", multiple=True, help=f"What --check asks for. Default: {CHECKED}.")
 @click.option(
     "--root",
@@ -41,6 +47,7 @@ def client_config(
     tool: str,
     do: str | None,
     url: str | None,
+    ca: Path | None,
     images: tuple[str, ...],
     root: Path,
     file: Path | None,
@@ -51,14 +58,28 @@ def client_config(
     elif do == "check":
         _check(tool, root, images or (CHECKED,))
     else:
-        cache = _cache(load(file), url)
+        cache = _cache(load(file), url, ca)
         _write(tool, root, cache) if do == "write" else _print(tool, cache)
 
 
-def _cache(config: Config, url: str | None) -> Cache:
+def _cache(config: Config, given: str | None, ca: Path | None) -> Cache:
     bare = next((upstream.registry for upstream in config.upstreams if upstream.default), None)
     registries = dict.fromkeys(upstream.registry for upstream in config.upstreams)
-    return Cache(_url(config, url), tuple(registries), bare)
+    url = _url(config, given)
+    return Cache(url, tuple(registries), bare, _authority(config, url, ca))
+
+
+def _authority(config: Config, url: str, ca: Path | None) -> str | None:
+    """PEM of whom clients have to trust; None: nobody whom their system does not trust already."""
+    secure, tls = urlsplit(url).scheme == "https", config.server.tls
+    if ca is not None and not secure:
+        raise click.ClickException(f"--ca: there is nothing to trust at {url}")
+    try:
+        if ca is not None:
+            return certificates(ca)
+        return self_signed(tls.certificate) if secure and tls is not None else None
+    except NoAuthority as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _url(config: Config, given: str | None) -> str:

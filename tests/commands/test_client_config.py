@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
+import trustme
 from click.testing import CliRunner
 
-from cacheproxy import cli
+from cacheproxy import app, cli, config
 from cacheproxy.commands.clients.tools import TOOLS
 from tests.commands.desk import Desk, at_desk
 from tests.faults.house import hosts
@@ -29,6 +33,61 @@ async def test_what_is_written_is_proven_and_undone(tool: str, folder: Path) -> 
         assert "removed" in await desk.says(*options, "--undo")
         assert not [path for path in root.rglob("*") if path.is_file()]
         assert "nothing to undo" in await desk.refuses(*options, "--undo")
+
+
+AUTHORITY = trustme.CA()
+
+
+@asynccontextmanager
+async def secure_desk(folder: Path, *, whole: bool) -> AsyncIterator[tuple[Desk, str]]:
+    """And the address. The daemon's certificate is of AUTHORITY, which its chain holds if that is `whole`."""
+    issued = AUTHORITY.issue_cert("127.0.0.1")
+    chain = [*issued.cert_chain_pems, AUTHORITY.cert_pem] if whole else issued.cert_chain_pems
+    (folder / "tls.pem").write_bytes(b"".join(pem.bytes() for pem in (*chain, issued.private_key_pem)))
+    async with hosts(folder) as house, trio.open_nursery() as nursery:
+        text = house.file.read_text()
+        house.file.write_text(text.replace("[server]", '[server]\ntls = { certificate = "tls.pem" }'))
+        house.image("library/a", b"layer")
+        drain = trio.Event()
+        bound = await nursery.start(app.main, config.load(house.file), drain)
+        yield Desk(house), f"https://{bound['listen'][0]}"
+        drain.set()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+async def test_what_is_written_for_a_private_authority_is_proven_and_undone(tool: str, folder: Path) -> None:
+    root = folder / "root"
+    async with secure_desk(folder, whole=True) as (desk, secure):
+        options = ("client-config", tool, "--root", root)
+        await desk.says(*options, "--write", "--url", secure)
+        said = await desk.says(*options, "--check", "--image", "docker.io/library/a")
+        assert "sha256:" in said
+        assert "https://" in said
+        written = [path for path in root.rglob("*") if path.is_file()]
+        assert not [path for path in written if b"PRIVATE KEY" in path.read_bytes()]
+        await desk.says(*options, "--undo")
+        assert not [path for path in root.rglob("*") if path.is_file()]
+
+
+async def test_an_authority_outside_of_the_chain_has_to_be_said(folder: Path) -> None:
+    AUTHORITY.cert_pem.write_to_path(folder / "ca.pem")
+    async with secure_desk(folder, whole=False) as (desk, secure):
+        options = ("client-config", "containerd", "--root", folder / "root")
+        writes = (*options, "--write", "--url", secure)
+        checks = (*options, "--check", "--image", "docker.io/library/a")
+        await desk.says(*writes)
+        said = await desk.refuses(*checks)
+        assert "hosts.toml trusts the system's authorities, and not the certificate that is shown" in said
+        assert "--write with --ca" in said
+        await desk.says(*writes, "--ca", folder / "ca.pem")
+        assert "sha256:" in await desk.says(*checks)
+
+
+async def test_an_authority_that_is_none_is_refused(folder: Path) -> None:
+    async with hosts(folder) as house:
+        options = ("client-config", "podman", "--ca", house.file)
+        assert "holds no certificate" in await Desk(house).refuses(*options, "--url", "https://c")
+        assert "nothing to trust at http://c" in await Desk(house).refuses(*options, "--url", "http://c")
 
 
 async def test_an_image_that_the_cache_cannot_have_proves_nothing(folder: Path) -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -42,6 +43,8 @@ class Asked:
     url: str
     file: Path
     """That says so."""
+    trusts: tuple[Path, ...] = ()
+    """Who may have signed the cache's certificate, besides the system's authorities."""
 
 
 def image_of(text: str) -> Image:
@@ -71,13 +74,17 @@ def requests(tool: str, root: Path, image: Image) -> list[Asked]:
 def ask(asked: Asked) -> str:
     """What the answer says that the image is. Raises NotProven."""
     parts = urlsplit(asked.url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=WITHIN)
+    connection = _connection(asked)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     try:
         connection.request(asked.method, target, headers={"Accept": ACCEPT})
         answer = connection.getresponse()
         body = answer.read()
+    except ssl.SSLCertVerificationError as error:
+        raise NotProven(
+            f"{asked.url}: {asked.file} trusts {_named(asked.trusts)}, and not the certificate that is shown:"
+            f" {error.verify_message}; if somebody else signed it, --write with --ca"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         raise NotProven(
             f"{asked.url}: no answer: {error!r}; is the daemon running, and reachable?"
@@ -89,6 +96,24 @@ def ask(asked: Asked) -> str:
     if answer.getheader("Docker-Distribution-API-Version") is None:
         raise NotProven(f"{asked.url}: whoever answers is no registry")
     return answer.getheader("Docker-Content-Digest") or "answers"
+
+
+def _connection(asked: Asked) -> http.client.HTTPConnection:
+    parts = urlsplit(asked.url)
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(parts.netloc, timeout=WITHIN)
+    trusting = ssl.create_default_context()
+    trusting.verify_flags &= ~ssl.VERIFY_X509_STRICT  # the tools are no stricter than that
+    for authority in asked.trusts:
+        try:
+            trusting.load_verify_locations(authority)
+        except OSError as error:  # of OpenSSL, too
+            raise NotProven(f"{authority}, by {asked.file}: cannot be used: {error}") from error
+    return http.client.HTTPSConnection(parts.netloc, timeout=WITHIN, context=trusting)
+
+
+def _named(authorities: Iterable[Path]) -> str:
+    return " ".join(["the system's authorities", *(f"and {path}" for path in authorities)])
 
 
 def _reason(body: bytes) -> str:
@@ -106,9 +131,10 @@ def _docker(root: Path, image: Image) -> Iterator[Asked]:
     engine = root / "etc/docker/daemon.json"
     if image.registry == "docker.io" and engine.exists():
         mirror = str(json.loads(engine.read_text())["registry-mirrors"][0]).rstrip("/")
-        yield Asked("GET", f"{mirror}/v2/", engine)
-        yield Asked("HEAD", f"{mirror}/v2/{image.manifest}", engine)
-    yield from _hosts(root / "etc/docker/certs.d" / image.registry / "hosts.toml", image)
+        trusts = _in(root / "etc/docker/certs.d" / urlsplit(mirror).netloc)
+        yield Asked("GET", f"{mirror}/v2/", engine, trusts)
+        yield Asked("HEAD", f"{mirror}/v2/{image.manifest}", engine, trusts)
+    yield from _hosts(root, root / "etc/docker/certs.d" / image.registry / "hosts.toml", image)
 
 
 def _containerd(root: Path, image: Image) -> Iterator[Asked]:
@@ -116,15 +142,28 @@ def _containerd(root: Path, image: Image) -> Iterator[Asked]:
     with_port = f"{name.replace(':', '_')}_" if ":" in name else name
     for folder in dict.fromkeys((with_port, name, "_default")):
         if (certificates / folder).is_dir():
-            yield from _hosts(certificates / folder / "hosts.toml", image)
+            yield from _hosts(root, certificates / folder / "hosts.toml", image)
             return
 
 
-def _hosts(file: Path, image: Image) -> Iterator[Asked]:
+def _hosts(root: Path, file: Path, image: Image) -> Iterator[Asked]:
     if not file.exists():
         return
-    first = next(iter(tomllib.loads(file.read_text())["host"]))
-    yield Asked("HEAD", f"{first}/v2/{image.manifest}?ns={quote(image.registry)}", file)
+    first, settings = next(iter(tomllib.loads(file.read_text())["host"].items()))
+    authorities = settings.get("ca", ())
+    authorities = [authorities] if isinstance(authorities, str) else authorities
+    # Those without a leading slash start at the file's folder.
+    trusts = tuple(_below(root, file.parent, name) for name in authorities)
+    yield Asked("HEAD", f"{first}/v2/{image.manifest}?ns={quote(image.registry)}", file, trusts)
+
+
+def _below(root: Path, folder: Path, name: str) -> Path:
+    return root / name.lstrip("/") if name.startswith("/") else folder / name
+
+
+def _in(folder: Path) -> tuple[Path, ...]:
+    """All that docker and podman trust of a host."""
+    return tuple(sorted(folder.glob("*.crt")))
 
 
 def _podman(root: Path, image: Image) -> Iterator[Asked]:
@@ -137,8 +176,9 @@ def _podman(root: Path, image: Image) -> Iterator[Asked]:
             mirror = registry["mirror"][0]
             scheme = "http" if mirror.get("insecure") else "https"
             host, _, prefix = mirror["location"].partition("/")
-            yield Asked("GET", f"{scheme}://{host}/v2/", file)
-            yield Asked("GET", f"{scheme}://{host}/v2/{prefix}/{image.manifest}", file)
+            trusts = _in(root / "etc/containers/certs.d" / host)
+            yield Asked("GET", f"{scheme}://{host}/v2/", file, trusts)
+            yield Asked("GET", f"{scheme}://{host}/v2/{prefix}/{image.manifest}", file, trusts)
             return
 
 
@@ -147,10 +187,11 @@ def _buildkit(root: Path, image: Image) -> Iterator[Asked]:
     registries = tomllib.loads(file.read_text())["registry"] if file.exists() else {}
     for mirror in registries.get(image.registry, {}).get("mirrors", ())[:1]:
         host, _, prefix = mirror.partition("/")
-        scheme = "http" if registries.get(host, {}).get("http") else "https"
-        yield Asked(
-            "HEAD", f"{scheme}://{host}/v2/{prefix}/{image.manifest}?ns={quote(image.registry)}", file
-        )
+        settings = registries.get(host, {})
+        scheme = "http" if settings.get("http") else "https"
+        trusts = tuple(_below(root, file.parent, name) for name in settings.get("ca", ()))
+        url = f"{scheme}://{host}/v2/{prefix}/{image.manifest}?ns={quote(image.registry)}"
+        yield Asked("HEAD", url, file, trusts)
 
 
 def _k3s(root: Path, image: Image) -> Iterator[Asked]:
@@ -159,7 +200,10 @@ def _k3s(root: Path, image: Image) -> Iterator[Asked]:
     text = file.read_text() if file.exists() else ""
     entry = re.search(rf'(?m)^  "?{re.escape(image.registry)}"?:\n +endpoint:\n +- "([^"]+)"$', text)
     if entry:
-        yield Asked("HEAD", f"{entry[1]}/v2/{image.manifest}?ns={quote(image.registry)}", file)
+        host = re.escape(urlsplit(entry[1]).netloc)
+        authority = re.search(rf'(?m)^  "?{host}"?:\n +tls:\n +ca_file: "?([^"\n]+)"?$', text)
+        trusts = () if authority is None else (_below(root, file.parent, authority[1]),)
+        yield Asked("HEAD", f"{entry[1]}/v2/{image.manifest}?ns={quote(image.registry)}", file, trusts)
 
 
 _READERS: Mapping[str, Callable[[Path, Image], Iterator[Asked]]] = {

@@ -18,6 +18,9 @@ HEADER = "# Written by cacheproxy client-config; --undo takes it back.\n"
 
 HUB = "docker.io"
 
+AUTHORITY = "cacheproxy.crt"
+"""Beside it in a folder certs.d/HOST, a person may have others: docker and podman trust each *.crt there."""
+
 CONFIG_PATH = 'config_path = "/etc/containerd/certs.d" (/etc/containerd/config.toml)'
 
 
@@ -34,6 +37,8 @@ class Cache:
     registries: tuple[str, ...]
     bare: str | None
     """The registry that names without one mean."""
+    authority: str | None = None
+    """PEM of who signed the cache's certificate; None: there is none, or clients trust it as it is."""
 
     @property
     def host(self) -> str:
@@ -71,23 +76,34 @@ def _own(path: str, text: str) -> Planned:
     return Planned(path, whole)
 
 
+def _authority(folder: str, cache: Cache) -> list[Planned]:
+    """Who signed the cache's certificate, if clients have to be told."""
+    return [] if cache.authority is None else [_own(f"{folder}/{AUTHORITY}", cache.authority)]
+
+
 def hosts_toml(cache: Cache) -> str:
     """For containerd and for docker's containerd image store. There is no `server`: without the cache the
     registry itself is asked."""
-    return f'[host."{cache.url}"]\ncapabilities = ["pull", "resolve"]\ndial_timeout = "{DIAL}"\n'
+    text = f'[host."{cache.url}"]\ncapabilities = ["pull", "resolve"]\ndial_timeout = "{DIAL}"\n'
+    return text if cache.authority is None else f'{text}ca = "../{cache.host}/{AUTHORITY}"\n'
 
 
 def _containerd(cache: Cache) -> list[Planned]:
     # containerd looks for "host_5000_" before "host:5000".
     folders = {name: f"{name.replace(':', '_')}_" if ":" in name else name for name in cache.registries}
-    return [
+    hosts = [
         _own(f"etc/containerd/certs.d/{folders[name]}/hosts.toml", hosts_toml(cache))
         for name in cache.registries
     ]
+    return [*hosts, *_authority(f"etc/containerd/certs.d/{cache.host}", cache)]
 
 
 def _docker(cache: Cache) -> list[Planned]:
-    hosts = [_own(f"etc/docker/certs.d/{name}/hosts.toml", hosts_toml(cache)) for name in cache.registries]
+    # The engine itself trusts what is in the folder of its mirror's host.
+    hosts = [
+        *(_own(f"etc/docker/certs.d/{name}/hosts.toml", hosts_toml(cache)) for name in cache.registries),
+        *_authority(f"etc/docker/certs.d/{cache.host}", cache),
+    ]
     if cache.bare != HUB:  # the engine asks its mirrors for bare names, and means Docker Hub
         return hosts
     return [Planned("etc/docker/daemon.json", lambda before: _daemon_json(before, cache.url)), *hosts]
@@ -103,7 +119,10 @@ def _daemon_json(before: str | None, url: str) -> str:
 
 
 def _podman(cache: Cache) -> list[Planned]:
-    return [_own("etc/containers/registries.conf.d/cacheproxy.conf", _registries_conf(cache))]
+    return [
+        _own("etc/containers/registries.conf.d/cacheproxy.conf", _registries_conf(cache)),
+        *_authority(f"etc/containers/certs.d/{cache.host}", cache),
+    ]
 
 
 def _registries_conf(cache: Cache) -> str:
@@ -119,7 +138,12 @@ def _buildkit(cache: Cache) -> list[Planned]:
     block = "".join(f'[registry."{name}"]\nmirrors = ["{cache.host}/{name}"]\n' for name in cache.registries)
     if cache.plain:
         block += f'[registry."{cache.host}"]\nhttp = true\n'
-    return [Planned("etc/buildkit/buildkitd.toml", lambda before: _appended(before, block))]
+    elif cache.authority is not None:
+        block += f'[registry."{cache.host}"]\nca = ["/etc/buildkit/{AUTHORITY}"]\n'
+    return [
+        Planned("etc/buildkit/buildkitd.toml", lambda before: _appended(before, block)),
+        *_authority("etc/buildkit", cache),
+    ]
 
 
 def _appended(before: str | None, block: str) -> str:
@@ -136,7 +160,10 @@ def _appended(before: str | None, block: str) -> str:
 
 def _k3s(cache: Cache) -> list[Planned]:
     entries = "".join(f'  "{name}":\n    endpoint:\n      - "{cache.url}"\n' for name in cache.registries)
-    return [_own("etc/rancher/k3s/registries.yaml", f"mirrors:\n{entries}")]
+    text = f"mirrors:\n{entries}"
+    if cache.authority is not None:
+        text += f'configs:\n  "{cache.host}":\n    tls:\n      ca_file: "/etc/rancher/k3s/{AUTHORITY}"\n'
+    return [_own("etc/rancher/k3s/registries.yaml", text), *_authority("etc/rancher/k3s", cache)]
 
 
 TOOLS: Mapping[str, Tool] = {

@@ -9,6 +9,8 @@ from cacheproxy.commands.clients.tools import HEADER, TOOLS, Cache, CannotMerge
 
 CACHE = Cache("http://127.0.0.1:5000", ("docker.io", "localhost:5001"), "docker.io")
 SECURE = Cache("https://cache.example", ("docker.io",), "docker.io")
+PRIVATE = Cache("https://c:5000", ("docker.io",), "docker.io", "CERTIFICATE\n")
+"""Signed by somebody whom only we know."""
 
 
 def texts(tool: str, cache: Cache = CACHE, before: str | None = None) -> dict[str, str]:
@@ -96,3 +98,36 @@ def test_k3s_has_an_endpoint_for_each_registry() -> None:
 def test_a_file_of_somebody_else_is_left_alone(tool: str) -> None:
     with pytest.raises(CannotMerge, match="is there already"):
         texts(tool, before="mine")
+
+
+@pytest.mark.parametrize(
+    ("tool", "path"),
+    [
+        ("docker", "etc/docker/certs.d/c:5000/cacheproxy.crt"),
+        ("containerd", "etc/containerd/certs.d/c:5000/cacheproxy.crt"),
+        ("podman", "etc/containers/certs.d/c:5000/cacheproxy.crt"),
+        ("buildkit", "etc/buildkit/cacheproxy.crt"),
+        ("k3s", "etc/rancher/k3s/cacheproxy.crt"),
+    ],
+)
+def test_an_authority_that_clients_do_not_know_is_put_where_they_look(tool: str, path: str) -> None:
+    assert texts(tool, PRIVATE)[path] == f"{HEADER}CERTIFICATE\n"
+    assert path not in texts(tool, SECURE)
+    assert path not in texts(tool, CACHE)
+
+
+@pytest.mark.parametrize("tool", ["docker", "containerd"])
+def test_hosts_toml_names_the_authority_by_its_own_folder(tool: str) -> None:
+    file = f"etc/{tool}/certs.d/docker.io/hosts.toml"
+    (host,) = tomllib.loads(texts(tool, PRIVATE)[file])["host"].values()
+    assert host["ca"] == "../c:5000/cacheproxy.crt"
+    assert "\nca = " not in texts(tool, SECURE)[file]
+
+
+def test_buildkit_and_k3s_name_the_authority_by_the_host_of_the_cache() -> None:
+    buildkit = tomllib.loads(texts("buildkit", PRIVATE)["etc/buildkit/buildkitd.toml"])
+    assert buildkit["registry"]["c:5000"] == {"ca": ["/etc/buildkit/cacheproxy.crt"]}
+    assert texts("k3s", PRIVATE)["etc/rancher/k3s/registries.yaml"].endswith(
+        'configs:\n  "c:5000":\n    tls:\n      ca_file: "/etc/rancher/k3s/cacheproxy.crt"\n'
+    )
+    assert "configs" not in texts("k3s", SECURE)["etc/rancher/k3s/registries.yaml"]
