@@ -49,6 +49,7 @@ from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing
 from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.prefetch import Prefetch
+from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.space import Space
@@ -58,6 +59,7 @@ from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.errors import StoreError
+from cacheproxy.store.proofs import Proofs
 from cacheproxy.store.records import Records
 from cacheproxy.store.removal import Removal
 from cacheproxy.store.scratch import Scratch
@@ -214,6 +216,7 @@ class Lasting:
     space: Space
     recency: Recency
     eviction: Eviction
+    quarantine: Quarantine
     fills: Fills
     ready: ReadyAnswers
     background: trio.Nursery
@@ -232,7 +235,10 @@ def _lasting(
 ) -> Lasting:
     shelf = DiskShelf(stores.content, stores.records, time.time)
     fills = Fills(background, shelf, wiring.fill_rules(config.cache), space, eviction)
-    return Lasting(stores, space, recency, eviction, fills, ReadyAnswers(), background, via, time.time())
+    quarantine = Quarantine(Proofs(stores.database), stores.content, space, time.time)
+    return Lasting(
+        stores, space, recency, eviction, quarantine, fills, ReadyAnswers(), background, via, time.time()
+    )
 
 
 def _limit(config: Config, lasting: Lasting) -> None:
@@ -263,7 +269,7 @@ def _doors(
         missing,
         Flights(background),
         fills,
-        space,
+        lasting.quarantine,
         lasting.recency,
         origins,
         clock,

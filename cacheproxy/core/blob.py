@@ -54,6 +54,14 @@ class BlobView(Protocol):
         """
         ...
 
+    def failed(self, error: Exception) -> bool:
+        """The descriptor did not give what `available` had named: an OSError, or BlobBroken for an early end.
+
+        True: ask `available` again, there is another way. False: there is none, and what went before is all.
+        Whoever kept the bytes learns of it either way.
+        """
+        ...
+
     async def read(self, offset: int, count: int) -> bytes:
         """1 to `count` of the bytes that `available` just named. For sources without a file."""
         ...

@@ -10,7 +10,7 @@ import os
 
 import trio
 
-from cacheproxy.core.blob import BlobView, Span
+from cacheproxy.core.blob import BlobBroken, BlobView, Span
 from cacheproxy.edge.message import BlobBody
 from cacheproxy.edge.wire import STEP, Wire
 
@@ -46,7 +46,7 @@ async def _send_span(wire: Wire, view: BlobView, span: Span, pending: bytes) -> 
         if source is None:
             offset = await _send_from_memory(wire, view, offset, stop)
         else:
-            offset = await _send_from_file(wire, source, offset, stop)
+            offset = await _send_from_file(wire, view, source, offset, stop)
     return pending
 
 
@@ -63,7 +63,8 @@ async def _available(wire: Wire, view: BlobView, offset: int, span: Span) -> tup
     return min(offset + count, span.stop), source
 
 
-async def _send_from_file(wire: Wire, source: int, offset: int, stop: int) -> int:
+async def _send_from_file(wire: Wire, view: BlobView, source: int, offset: int, stop: int) -> int:
+    """Where it got to: before `stop` when the file failed, and the view has another way."""
     while offset < stop:
         step = min(wire.step, stop - offset)
         try:
@@ -71,10 +72,12 @@ async def _send_from_file(wire: Wire, source: int, offset: int, stop: int) -> in
                 wire.wait()
                 await trio.to_thread.run_sync(os.pread, source, step, offset, limiter=_readers)
             sent = await wire.sendfile(source, offset, step)
-        except OSError as error:
-            raise SourceFailed from error
-        if not sent:
-            raise SourceFailed(f"the file ends at {offset}, before {stop}")
+            if not sent:
+                raise BlobBroken(f"the file ends at {offset}, before {stop}")
+        except (OSError, BlobBroken) as error:
+            if view.failed(error):
+                break
+            raise SourceFailed(str(error)) from error
         offset += sent
         if sent == wire.step:
             await trio.lowlevel.checkpoint()  # a fast reader never makes us wait: let the others run

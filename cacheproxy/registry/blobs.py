@@ -16,8 +16,8 @@ from cacheproxy.core.routing import Target
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
-from cacheproxy.registry.space import Space
 from cacheproxy.registry.standby import Standby, StoreFailure
 from cacheproxy.registry.transfer import Source
 from cacheproxy.store.content import Content
@@ -57,7 +57,7 @@ class Blobs:
         missing: Missing,
         flights: Flights[int],
         fills: Fills,
-        space: Space,
+        quarantine: Quarantine,
         recency: Recency,
         origins: Mapping[str, Origin],
         clock: Callable[[], float],
@@ -68,7 +68,7 @@ class Blobs:
         self._missing = missing
         self._flights = flights
         self._fills = fills
-        self._space = space
+        self._quarantine = quarantine
         self._recency = recency
         self._origins = origins
         self._clock = clock
@@ -111,7 +111,7 @@ class Blobs:
                 stored = self._content.open(digest, found.row.location, found.size)
                 return Standby(stored, bind(self._otherwise, found.row, found.size, source)), "hit"
             except BlobMissing as error:
-                await self._forget(found.row, found.size, error)
+                await self._quarantine.put(found.row, error)
             except OSError as error:
                 log.warning("store failed, blob comes from the upstream", digest=digest, error=str(error))
                 return self._fills.around(digest, found.size, source, "store"), "bypass"
@@ -125,20 +125,9 @@ class Blobs:
         if isinstance(failure, StoreUnreachable):
             log.warning("store failed, blob comes from the upstream", digest=row.digest, error=str(failure))
             return self._fills.around(row.digest, size, source, "store")
-        await self._forget(row, size, failure)
+        await self._quarantine.put(row, failure)
         view, _ = await self._fills.join(row.digest, size, source)
         return view
-
-    async def _forget(self, row: BlobRow, size: int, failure: BlobMissing) -> None:
-        try:
-            # Shielded: what is written is counted, too, although the client may be gone.
-            with trio.CancelScope(shield=True):
-                if await self._records.forget_bytes(row.digest, row.generation):
-                    log.error("stored blob is gone", digest=row.digest, error=str(failure))
-                    self._space.forget(size)
-                # Else it was evicted, or another reader has noted that: both are no news.
-        except (OSError, StoreError) as error:
-            log.warning("missing bytes not noted", digest=row.digest, error=str(error))
 
     async def _prove(self, target: Target, digest: Digest) -> int:
         """That this repository has it upstream; makes the link. Returns its size."""

@@ -343,6 +343,9 @@ class FillView:
             return None
         return self._fill.file.partial.fileno()
 
+    def failed(self, error: Exception) -> bool:
+        return False
+
     async def read(self, offset: int, count: int) -> bytes:
         if self._detour is None:
             raise BlobBroken("a fill with a file is read through its descriptor")

@@ -21,6 +21,11 @@ OLDEST_USED = Gauge(
     "cacheproxy_oldest_used_timestamp_seconds",
     "When the stored blob that was not read for the longest time was read; 0: nothing is stored",
 )
+INTEGRITY_FAILURES = Counter(
+    "cacheproxy_integrity_failures",
+    "Stored blobs that were not what was stored, by what was found: missing, unreadable, truncated, mismatch",
+    ["found"],
+)
 STALE = Counter(
     "cacheproxy_stale_served",
     "Answers served stale because the upstream failed, by cause",

@@ -109,6 +109,9 @@ class ReadView:
     def fileno(self) -> int | None:
         return self._view.fileno()
 
+    def failed(self, error: Exception) -> bool:
+        return self._view.failed(error)
+
     async def read(self, offset: int, count: int) -> bytes:
         return await self._view.read(offset, count)
 

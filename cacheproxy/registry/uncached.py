@@ -61,6 +61,9 @@ class Uncached:
     def fileno(self) -> None:
         return None
 
+    def failed(self, error: Exception) -> bool:
+        return False
+
     async def read(self, offset: int, count: int) -> bytes:
         assert self._pump is not None
         return await self._pump.take(offset, count)

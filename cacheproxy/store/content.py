@@ -40,6 +40,16 @@ class Content(Protocol):
         """One generation of a blob; False when it was not there. Raises OSError."""
         ...
 
+    def read_cold(self, location: str, size: int, start: int, stop: int) -> bytes | memoryview:
+        """The bytes [start, stop) of a stored blob as the medium has them, without displacing what is read
+        often. Raises BlobMissing, BlobDamaged, OSError."""
+        ...
+
+    def set_aside(self, location: str) -> None:
+        """Where no row names it any more: keep it from being taken for a blob, until `remove`. Once or more
+        often. Raises OSError."""
+        ...
+
     def capacity(self) -> tuple[int, int]:
         """(free to us, total) bytes."""
         ...

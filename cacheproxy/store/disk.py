@@ -2,6 +2,7 @@
 
     <root>/blobs/<algorithm>/<first two of hex>/<hex>.<generation>
     <root>/partial/<algorithm>-<hex>.part, .journal
+    <root>/quarantine/<algorithm>-<hex>.<generation>
 
 A blob becomes one in this order: sync of its bytes, rename, sync of the folder(s); then the caller records
 it. A file without a row is never served.
@@ -26,11 +27,14 @@ import trio
 from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest, InvalidDigest
 from cacheproxy.store import partial as partials
-from cacheproxy.store.durable import FOLDER_MODE, make_folder, remove, sync_folder
-from cacheproxy.store.errors import BlobMissing
+from cacheproxy.store.durable import FOLDER_MODE, UNREADABLE, make_folder, remove, sync_folder
+from cacheproxy.store.errors import BlobDamaged, BlobMissing
 from cacheproxy.store.partial import Partial
 
 _LOCATION = re.compile(r"blobs/([a-z0-9]+)/[0-9a-f]{2}/([0-9a-f]+)\.([1-9][0-9]{0,18})")
+QUARANTINE = "quarantine"
+"""The folder of files that are not the blobs they were stored as."""
+
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -74,22 +78,64 @@ class DiskContent:
     def open(self, digest: Digest, location: str, size: int) -> StoredBlob:
         """Open a stored blob of `size` bytes; a few microseconds, no waiting.
 
-        Raises BlobMissing when there is no such file, or it is not one of ours of that size; OSError for want
-        of descriptors and the like, which say nothing about the blob.
+        Raises BlobMissing when there is no such file, BlobDamaged when it is not one of that size or cannot
+        be read; OSError for want of descriptors and the like, which say nothing about the blob.
         """
         if digest_at(location) != digest:
             raise BlobMissing(f"{location!r} is not a place for {digest}")
+        return StoredBlob(digest, size, self._opened(location, size))
+
+    def _opened(self, location: str, size: int) -> int:
         try:
             fd = os.open(self.root / location, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno in UNREADABLE:
+                raise _unreadable(location, error) from error
             if error.errno not in _NOT_THERE:
                 raise
             raise BlobMissing(f"{location} is not there") from error
         state = os.fstat(fd)
         if not stat.S_ISREG(state.st_mode) or state.st_size != size:
             os.close(fd)
-            raise BlobMissing(f"{location} is not a file of {size} bytes, but has {state.st_size}")
-        return StoredBlob(digest, size, fd)
+            said = f"{location} is not a file of {size} bytes, but has {state.st_size}"
+            raise BlobDamaged(said, "truncated")
+        return fd
+
+    def read_cold(self, location: str, size: int, start: int, stop: int) -> bytes:
+        """The bytes [start, stop) of a stored blob as the disk has them, not as the page cache does.
+
+        What they took of the page cache is given back. Raises as `open` does.
+        """
+        fd = self._opened(location, size)
+        try:
+            # Before, so that the disk is asked; afterwards, so that what is read here displaces nothing.
+            os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_DONTNEED)
+            data = os.pread(fd, stop - start, start)
+            os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            if error.errno in UNREADABLE:
+                raise _unreadable(location, error) from error
+            raise
+        finally:
+            os.close(fd)
+        if len(data) != stop - start:
+            raise BlobDamaged(f"{location} ends at {start + len(data)}, before {size}", "truncated")
+        return data
+
+    def set_aside(self, location: str) -> None:
+        """Move a file that no row names any more where people look, and nobody looks for blobs.
+
+        Once or more often; `remove` finds it there, too. Raises OSError.
+        """
+        if digest_at(location) is not None:
+            self._folder(self.root / QUARANTINE)
+            with suppress(FileNotFoundError):
+                (self.root / location).rename(self._aside(location))
+
+    def _aside(self, location: str) -> Path:
+        digest = digest_at(location)
+        assert digest is not None
+        return self.root / QUARANTINE / f"{digest.algorithm}-{location.rpartition('/')[2]}"
 
     def partial(self, digest: Digest, size: int) -> Partial:
         """The partial file of a blob of `size` bytes, as its journal left it.
@@ -124,7 +170,9 @@ class DiskContent:
 
     def remove(self, location: str) -> bool:
         """Unlink one generation of a blob; False when it was not there. Open views of it stay readable."""
-        return digest_at(location) is not None and remove(self.root / location)
+        if digest_at(location) is None:
+            return False
+        return remove(self.root / location) or remove(self._aside(location))
 
     def capacity(self) -> tuple[int, int]:
         """(free to us, total) bytes of the file system."""
@@ -155,8 +203,9 @@ class DiskContent:
             for entry in os.scandir(folder):
                 location = f"blobs/{folder.parent.name}/{folder.name}/{entry.name}"
                 digest = digest_at(location)
-                if digest is not None and now - entry.stat(follow_symlinks=False).st_mtime > older_than:
-                    yield digest, location
+                with suppress(FileNotFoundError):  # evicted meanwhile
+                    if digest is not None and now - entry.stat(follow_symlinks=False).st_mtime > older_than:
+                        yield digest, location
 
     def _unfinished(self) -> dict[Digest, list[os.stat_result]]:
         found: dict[Digest, list[os.stat_result]] = {}
@@ -193,14 +242,19 @@ class StoredBlob:
         self._fd: int | None = fd
 
     async def available(self, offset: int, span: Span) -> int:
-        """All of the span at once. Raises BlobBroken when the file has become shorter than promised."""
+        """All of the span at once. Raises BlobDamaged when the file has become shorter than promised."""
         await trio.lowlevel.checkpoint()
-        if self._fd is None or os.fstat(self._fd).st_size < span.stop:
-            raise BlobBroken(f"the file of {self.digest} is shorter than {span.stop} bytes, or closed")
+        if self._fd is None:
+            raise BlobBroken(f"the file of {self.digest} is closed")
+        if os.fstat(self._fd).st_size < span.stop:
+            raise BlobDamaged(f"the file of {self.digest} is shorter than {span.stop} bytes", "truncated")
         return span.stop - offset
 
     def fileno(self) -> int | None:
         return self._fd
+
+    def failed(self, error: Exception) -> bool:
+        return False
 
     async def read(self, offset: int, count: int) -> bytes:
         """Raises BlobBroken when the file ends at `offset`, or is closed."""
@@ -216,6 +270,10 @@ class StoredBlob:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _unreadable(location: str, error: OSError) -> BlobDamaged:
+    return BlobDamaged(f"{location} cannot be read: {error.strerror}", "unreadable")
 
 
 def place(digest: Digest, generation: int) -> Location:

@@ -16,6 +16,11 @@ FILE_MODE = 0o600
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 """A full disk is an everyday matter, and says nothing about the disk's honesty."""
 
+UNREADABLE = frozenset({errno.EIO, errno.ENODATA, errno.EBADMSG, errno.EUCLEAN})
+"""What a file system answers that cannot read, or does not trust, the bytes of one file. Other errors say
+nothing about the bytes.
+"""
+
 
 @contextmanager
 def lasting(what: str) -> Iterator[None]:

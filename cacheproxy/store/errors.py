@@ -2,6 +2,7 @@
 
 StoreError
 ├── BlobMissing       a row's bytes are not there: forget them, fetch them again
+│   └── BlobDamaged   they are there, and are not the blob's, or cannot be read: set them aside as well
 ├── StoreSuspect      (also OSError) a sync, a rename or the database failed: promises may be broken
 ├── StoreUnreachable  (also OSError) the object store does not answer, or refuses: there may be another way
 ├── StoreFull         (also OSError) no room for rows: nothing was written, try again later
@@ -14,6 +15,8 @@ StoreError
 
 from __future__ import annotations
 
+from typing import Literal
+
 from cacheproxy.core.errors import Unavailable
 
 
@@ -23,6 +26,17 @@ class StoreError(Exception):
 
 class BlobMissing(StoreError):
     """No file of this digest, generation and size. Never raised for want of descriptors or rights."""
+
+    found = "missing"
+    """In one word, for counters and rows: missing, unreadable, truncated, mismatch."""
+
+
+class BlobDamaged(BlobMissing):
+    """Something is there, which no reader may get. Another generation, fetched anew, is what heals it."""
+
+    def __init__(self, text: str, found: Literal["unreadable", "truncated", "mismatch"]) -> None:
+        super().__init__(text)
+        self.found = found
 
 
 class StoreSuspect(StoreError, OSError):

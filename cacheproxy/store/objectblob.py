@@ -83,6 +83,9 @@ class ObjectBlob:
     def fileno(self) -> int | None:
         return None
 
+    def failed(self, error: Exception) -> bool:
+        return False
+
     async def read(self, offset: int, count: int) -> bytes:
         """Raises as `available` does."""
         if self._here is None or not self._here.has(offset):

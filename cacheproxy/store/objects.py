@@ -20,7 +20,7 @@ import trio
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.disk import DiskContent, Location, Unfinished, digest_at, place
-from cacheproxy.store.errors import BlobMissing, StoreSuspect
+from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreSuspect
 from cacheproxy.store.objectblob import ObjectBlob
 from cacheproxy.store.partial import Partial
 
@@ -100,6 +100,13 @@ class ObjectContent:
         self.bucket.delete(location)
         return True
 
+    def read_cold(self, location: str, size: int, start: int, stop: int) -> memoryview:
+        """The bytes [start, stop) of a stored blob: a request. Raises as reading its view does."""
+        return self._read(location, size, start, stop)
+
+    def set_aside(self, location: str) -> None:
+        """Nothing: an object whose row is gone is not served, and its key is nobody else's."""
+
     def capacity(self) -> tuple[int, int]:
         return UNLIMITED, UNLIMITED
 
@@ -114,7 +121,8 @@ class ObjectContent:
         if piece is None:
             raise BlobMissing(f"{location} is not in {self.bucket.name}")
         if piece.total != size or len(piece.data) != stop - start:
-            raise BlobMissing(f"{location} is not an object of {size} bytes, but has {piece.total}")
+            said = f"{location} is not an object of {size} bytes, but has {piece.total}"
+            raise BlobDamaged(said, "truncated")
         return piece.data
 
 

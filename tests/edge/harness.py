@@ -71,6 +71,9 @@ class View:
     def fileno(self) -> int | None:
         return None
 
+    def failed(self, error: Exception) -> bool:
+        return False
+
     async def read(self, offset: int, count: int) -> bytes:
         await trio.lowlevel.checkpoint()
         return self.data[offset : offset + count]

@@ -79,6 +79,9 @@ class View:
     def fileno(self) -> None:
         return None
 
+    def failed(self, error: Exception) -> bool:
+        return False
+
     async def read(self, offset: int, count: int) -> bytes:
         await trio.lowlevel.checkpoint()
         return bytes(count)

@@ -16,6 +16,7 @@ from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.fill import GRACE
 from cacheproxy.registry.origin import RememberedMissing
 from cacheproxy.store.errors import BlobMissing, StoreFull, StoreUnreachable
+from cacheproxy.store.rows import BlobRow
 from tests.registry.conftest import pattern
 from tests.registry.world import HOUR, TARGET, FakeRegistry, World, manifest, world
 
@@ -156,6 +157,9 @@ class _Fails:
     def fileno(self) -> int | None:
         return None
 
+    def failed(self, error: Exception) -> bool:
+        return False
+
     async def read(self, offset: int, count: int) -> bytes:
         raise AssertionError("nothing was available")
 
@@ -224,7 +228,7 @@ async def test_a_stored_blob_that_is_gone_needs_no_room_for_rows(
         await cache.manifests.get(TARGET, "latest")
         await pull_and_keep(cache, upstream.digest)
         lose_all(tmp_path)
-        monkeypatch.setattr(cache.records, "forget_bytes", full)
+        monkeypatch.setattr(cache.proofs, "quarantine", full)
         assert (await pull(cache, upstream.digest))[0] == upstream.data
 
 
@@ -235,14 +239,14 @@ async def test_a_client_who_leaves_does_not_keep_lost_bytes_counted(
         await cache.manifests.get(TARGET, "latest")
         await pull_and_keep(cache, upstream.digest)
         lose_all(tmp_path)
-        real = cache.records.forget_bytes
+        real = cache.proofs.quarantine
 
-        async def slow(digest: Digest, generation: int) -> bool:
-            forgotten = await real(digest, generation)
+        async def slow(blob: BlobRow, found: str, reason: str, now: float) -> bool:
+            forgotten = await real(blob, found, reason, now)
             await trio.sleep(1)
             return forgotten
 
-        monkeypatch.setattr(cache.records, "forget_bytes", slow)
+        monkeypatch.setattr(cache.proofs, "quarantine", slow)
         with trio.move_on_after(0.5):
             await pull(cache, upstream.digest)
         await trio.sleep(GRACE + 2)  # the fill that was begun is over

@@ -29,6 +29,9 @@ class View:
     def fileno(self) -> int:
         return 7
 
+    def failed(self, error: Exception) -> bool:
+        return False
+
     async def read(self, offset: int, count: int) -> bytes:
         await trio.lowlevel.checkpoint()
         return b"abc"[offset : offset + count]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 
-from cacheproxy.core.blob import Span
+from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.registry.standby import Standby, StoreFailure
-from cacheproxy.store.errors import BlobMissing, StoreUnreachable
+from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreUnreachable
 
 DATA = b"0123456789"
 DIGEST = Digest.of(DATA)
@@ -31,6 +33,9 @@ class Bytes:
 
     def fileno(self) -> int | None:
         return None
+
+    def failed(self, error: Exception) -> bool:
+        return False
 
     async def read(self, offset: int, count: int) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -80,3 +85,35 @@ async def test_another_failure_is_the_readers() -> None:
     view = Standby(Bytes(0, ZeroDivisionError()), Otherwise())
     with pytest.raises(ZeroDivisionError):
         await read(view)
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning", "found"),
+    [
+        (OSError(errno.EIO, "Input/output error"), BlobDamaged, "unreadable"),
+        (OSError(errno.ENODATA, "No data available"), BlobDamaged, "unreadable"),
+        (BlobBroken("the file ends at 4"), BlobDamaged, "truncated"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), StoreUnreachable, None),
+    ],
+)
+async def test_what_the_sender_could_not_read_is_had_otherwise(
+    error: Exception, meaning: type, found: str | None
+) -> None:
+    stored, otherwise = Bytes(), Otherwise()
+    view = Standby(stored, otherwise)
+    got = await view.read(0, await view.available(0, WHOLE))
+    assert view.failed(error)
+    while len(got) < len(DATA):
+        got += await view.read(len(got), await view.available(len(got), WHOLE))
+    assert got == DATA
+    (failure,) = otherwise.asked
+    assert type(failure) is meaning
+    assert getattr(failure, "found", None) == found
+    assert stored.closed == 1
+
+
+async def test_there_is_one_other_way() -> None:
+    view = Standby(Bytes(), Otherwise())
+    assert view.failed(BlobBroken("ends"))
+    await view.available(0, WHOLE)
+    assert not view.failed(BlobBroken("ends again"))

@@ -26,9 +26,11 @@ from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.space import Space
 from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.proofs import Proofs
 from cacheproxy.store.records import Records
 from cacheproxy.store.scratch import Scratch
 from cacheproxy.store.sqlite import SQLite
@@ -141,6 +143,8 @@ class World:
     space: Space
     eviction: Eviction
     recency: Recency
+    proofs: Proofs
+    quarantine: Quarantine
     now: float = 1_000_000.0
 
     def pass_time(self, seconds: float) -> None:
@@ -176,19 +180,23 @@ async def world(
             return built.now
 
         recency = Recency(records.record_used, clock)
+        proofs = Proofs(database)
+        quarantine = Quarantine(proofs, content, space, clock)
         eviction = Eviction(records, content, space, recency, {"hub": keep}, clock)
         shelf = DiskShelf(content, records, clock)
         fills = Fills(nursery, shelf, FillRules(parallel_from=None), space, eviction)
         built = World(
             registry,
             Manifests(records, missing, Flights(nursery), origins, clock),
-            Blobs(records, content, missing, Flights(nursery), fills, space, recency, origins, clock),
+            Blobs(records, content, missing, Flights(nursery), fills, quarantine, recency, origins, clock),
             Listings(records, scratch, Flights(nursery), origins, clock),
             records,
             content,
             space,
             eviction,
             recency,
+            proofs,
+            quarantine,
         )
         await nursery.start(eviction.run)
         yield built

@@ -10,7 +10,7 @@ from cacheproxy.core.blob import BlobView, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.content import Content
 from cacheproxy.store.disk import Location
-from cacheproxy.store.errors import BlobMissing
+from cacheproxy.store.errors import BlobDamaged, BlobMissing
 
 DATA = bytes(range(256)) * 40
 DIGEST = Digest.of(DATA)
@@ -201,3 +201,29 @@ async def test_committed_digest_can_be_filled_again(content: Content) -> None:
 async def test_capacity_says_free_and_total(content: Content) -> None:
     free, total = content.capacity()
     assert 0 < free <= total
+
+
+async def test_cold_bytes_are_the_same_bytes(content: Content) -> None:
+    location = stored(content).path
+    assert bytes(content.read_cold(location, len(DATA), 100, 228)) == DATA[100:228]
+
+
+async def test_cold_bytes_of_another_size_are_damaged(content: Content) -> None:
+    location = stored(content).path
+    with pytest.raises(BlobDamaged):
+        content.read_cold(location, len(DATA) + 1, 0, 5)
+
+
+async def test_cold_bytes_of_what_is_not_there_are_missing(content: Content) -> None:
+    location = stored(content).path
+    content.remove(location)
+    with pytest.raises(BlobMissing) as missing:
+        content.read_cold(location, len(DATA), 0, 5)
+    assert missing.value.found == "missing"
+
+
+async def test_what_is_set_aside_is_removed_by_its_location(content: Content) -> None:
+    location = stored(content).path
+    content.set_aside(location)
+    assert content.remove(location)
+    assert not content.remove(location)

@@ -11,7 +11,7 @@ import pytest
 from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.disk import DiskContent, Location, Unfinished
-from cacheproxy.store.errors import BlobMissing, StoreSuspect
+from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreSuspect
 from tests.store.conftest import open_descriptors
 
 DATA = b"some bytes of a layer"
@@ -236,7 +236,7 @@ async def test_file_cut_short_under_a_view_is_broken(content: DiskContent, root:
     location = stored(content)
     view = content.open(DIGEST, location.path, len(DATA))
     os.truncate(root / location.path, 5)
-    with pytest.raises(BlobBroken):
+    with pytest.raises(BlobDamaged):
         await view.available(0, Span(0, len(DATA), False))
     with pytest.raises(BlobBroken):
         await view.read(5, 1)
@@ -329,3 +329,53 @@ async def test_open_view_outlives_the_removal(content: DiskContent) -> None:
     await view.available(0, Span(0, len(DATA), False))
     assert await view.read(0, len(DATA)) == DATA
     view.close()
+
+
+def test_what_is_set_aside_is_no_blob_and_can_be_removed(content: DiskContent, root: Path) -> None:
+    location = stored(content).path
+    for _ in range(2):
+        content.set_aside(location)
+    assert not (root / location).exists()
+    (kept,) = (root / "quarantine").iterdir()
+    assert kept.read_bytes() == DATA
+    assert content.remove(location)
+    assert not content.remove(location)
+    assert not kept.exists()
+
+
+def test_what_is_not_there_is_not_set_aside(content: DiskContent, root: Path) -> None:
+    content.set_aside(stored(content).path.replace("blobs/", "x/", 1))
+    location = stored(content).path
+    content.remove(location)
+    content.set_aside(location)
+    assert list((root / "quarantine").iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENODATA, errno.EBADMSG, errno.EUCLEAN])
+def test_bytes_that_cannot_be_read_are_damaged(
+    content: DiskContent, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def failing(*_: object) -> bytes:
+        raise OSError(code, os.strerror(code))
+
+    location = stored(content).path
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", failing)
+        with pytest.raises(BlobDamaged) as damage:
+            content.read_cold(location, len(DATA), 0, 5)
+        assert damage.value.found == "unreadable"
+        patch.setattr(os, "open", failing)
+        with pytest.raises(BlobDamaged):
+            content.open(DIGEST, location, len(DATA))
+    assert open_descriptors() == before
+
+
+def test_want_of_descriptors_is_no_damage(content: DiskContent, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    location = stored(content).path
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(OSError, match="Too many"):
+        content.read_cold(location, len(DATA), 0, 5)
