@@ -10,6 +10,7 @@ from cacheproxy.core.blob import BlobView
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.disk import Location, Unfinished
 from cacheproxy.store.partial import Partial
+from cacheproxy.store.proven import Proven
 
 
 class Content(Protocol):
@@ -32,7 +33,7 @@ class Content(Protocol):
         """The file of a blob that is still arriving. Raises OSError; ValueError when it is open already."""
         ...
 
-    def commit(self, partial: Partial) -> Location:
+    def commit(self, proven: Proven) -> Location:
         """Make a proven file a stored blob, durably; its descriptor stays readable. Raises OSError."""
         ...
 

@@ -30,6 +30,7 @@ from cacheproxy.store import partial as partials
 from cacheproxy.store.durable import FOLDER_MODE, UNREADABLE, make_folder, remove, sync_folder
 from cacheproxy.store.errors import BlobDamaged, BlobMissing
 from cacheproxy.store.partial import Partial
+from cacheproxy.store.proven import Proven
 
 _LOCATION = re.compile(r"blobs/([a-z0-9]+)/[0-9a-f]{2}/([0-9a-f]+)\.([1-9][0-9]{0,18})")
 QUARANTINE = "quarantine"
@@ -155,17 +156,17 @@ class DiskContent:
             self._open.discard(digest)
             raise
 
-    def commit(self, partial: Partial) -> Location:
+    def commit(self, proven: Proven) -> Location:
         """Make a proven file a stored blob, durably. Its descriptor stays readable.
 
         Raises StoreSuspect when the disk cannot be trusted, OSError when there is no room.
         """
-        location = place(partial.digest, self._generation())
+        location = place(proven.digest, self._generation())
         target = self.root / location.path
         self._folder(target.parent)
-        partial.rename(target)
+        proven.rename(target)
         sync_folder(target.parent)
-        partial.forget()
+        proven.forget()
         return location
 
     def remove(self, location: str) -> bool:

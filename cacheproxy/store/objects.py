@@ -23,6 +23,7 @@ from cacheproxy.store.disk import DiskContent, Location, Unfinished, digest_at, 
 from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreSuspect
 from cacheproxy.store.objectblob import ObjectBlob
 from cacheproxy.store.partial import Partial
+from cacheproxy.store.proven import Proven
 
 READ_THREADS = 32
 """Ranged reads at once, for all clients: so many may wait for a slow store, and nothing else does."""
@@ -70,27 +71,27 @@ class ObjectContent:
         """As DiskContent does."""
         return self._local.partial(digest, size)
 
-    def commit(self, partial: Partial) -> Location:
+    def commit(self, proven: Proven) -> Location:
         """Send a proven file up, and hash what is sent once more. Its descriptor stays readable.
 
         Raises StoreUnreachable; StoreSuspect when the file is no longer what was proven.
         """
-        location = place(partial.digest, self._generation())
-        hasher = partial.digest.hasher()
+        location = place(proven.digest, self._generation())
+        hasher = proven.digest.hasher()
 
         def chunks() -> Iterator[bytes]:
             offset = 0
-            while offset < partial.size:
-                chunk = partial.read(offset, min(READ_BACK, partial.size - offset))
+            while offset < proven.size:
+                chunk = proven.read(offset, min(READ_BACK, proven.size - offset))
                 hasher.update(chunk)
                 yield chunk
                 offset += len(chunk)
 
-        self.bucket.put(location.path, partial.size, chunks())
-        if hasher.hexdigest() != partial.digest.hex:
+        self.bucket.put(location.path, proven.size, chunks())
+        if hasher.hexdigest() != proven.digest.hex:
             self.bucket.delete(location.path)
-            raise StoreSuspect(0, f"the file of {partial.digest} has changed since it was proven")
-        partial.discard()
+            raise StoreSuspect(0, f"the file of {proven.digest} has changed since it was proven")
+        proven.discard()
         return location
 
     def remove(self, location: str) -> bool:

@@ -4,7 +4,7 @@
 
 The file's size is how far the upload is, whatever else was lost. Its bytes are hashed as they come; after a
 restart, or by another process, they are hashed again when they are needed. Nothing of it is promised to last
-before it has become a blob (`become`).
+before it has become a blob (content.Content.commit).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ class UploadFile:
             raise OSError(errno.EIO, f"{self.path} is shorter than what was received")
         return data
 
-    def become(self, target: Path) -> None:
+    def rename(self, target: Path) -> None:
         """Make the bytes last and give them this name in the same file system; the caller makes that last.
 
         Raises StoreSuspect, or OSError for want of space.
@@ -110,13 +111,37 @@ class UploadFile:
         with lasting(f"cannot rename the upload {self.path.name}"):
             self.path.rename(target)
 
-    def drop(self) -> None:
-        """The bytes are not wanted any more, or have another name."""
+    def discard(self) -> None:
+        """The bytes are elsewhere, or not wanted any more."""
         remove(self.path)
 
     def close(self) -> None:
         self._left(self._hashed._replace(mtime=os.fstat(self._fd).st_mtime_ns))
         os.close(self._fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An upload that was received whole, and is what it was said to be (proven.Proven)."""
+
+    digest: Digest
+    file: UploadFile
+
+    @property
+    def size(self) -> int:
+        return self.file.size
+
+    def read(self, offset: int, count: int) -> bytes:
+        return self.file.read(offset, count)
+
+    def rename(self, target: Path) -> None:
+        self.file.rename(target)
+
+    def forget(self) -> None:
+        """Beside the file there is nothing."""
+
+    def discard(self) -> None:
+        self.file.discard()
 
 
 class UploadFiles:

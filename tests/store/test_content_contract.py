@@ -11,6 +11,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.store.content import Content
 from cacheproxy.store.disk import Location
 from cacheproxy.store.errors import BlobDamaged, BlobMissing
+from cacheproxy.store.uploads import Received, UploadFiles
 
 DATA = bytes(range(256)) * 40
 DIGEST = Digest.of(DATA)
@@ -71,6 +72,19 @@ async def test_empty_blob_is_kept(content: Content) -> None:
     view = content.open(Digest.of(b""), stored(content, b"").path, 0)
     assert view.size == 0
     view.close()
+
+
+async def test_a_received_upload_becomes_a_blob(content: Content) -> None:
+    files = UploadFiles(content.root)
+    files.begin("a" * 32)
+    upload = files.open("a" * 32, "sha256")
+    upload.append([DATA])
+    location = content.commit(Received(upload.digest("sha256"), upload))
+    upload.close()
+    view = content.open(DIGEST, location.path, len(DATA))
+    assert await sent(view, Span(0, len(DATA), False)) == DATA
+    view.close()
+    assert not files.drop("a" * 32)
 
 
 async def test_two_commits_of_a_digest_are_two_generations(content: Content) -> None:

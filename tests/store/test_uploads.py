@@ -157,7 +157,7 @@ def test_what_is_no_file_of_ours_is_gone(files: UploadFiles, tmp_path: Path, mak
 def test_it_becomes_what_it_is_named(files: UploadFiles, tmp_path: Path) -> None:
     upload = files.open(SESSION, "sha256")
     upload.append([b"hello"])
-    upload.become(tmp_path / "blob")
+    upload.rename(tmp_path / "blob")
     upload.close()
     assert (tmp_path / "blob").read_bytes() == b"hello"
     assert list((tmp_path / "uploads").iterdir()) == []
@@ -171,7 +171,7 @@ def test_a_failed_sync_is_final(files: UploadFiles, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "fdatasync", broken)
     with pytest.raises(StoreSuspect):
-        upload.become(tmp_path / "blob")
+        upload.rename(tmp_path / "blob")
     assert not (tmp_path / "blob").exists()
     upload.close()
 

@@ -1,0 +1,218 @@
+"""Rows of what is being pushed: upload sessions, and the links by which a repository has its blobs.
+
+A link that no image explains is kept until `keep_until`: whoever uploaded a blob, or heard that it is here,
+has so long to push the manifest. Then the collector may take it (`collection.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial as bind
+
+from cacheproxy.core.digest import Digest
+from cacheproxy.store import queries
+from cacheproxy.store.database import Database, Row, Tx
+from cacheproxy.store.review import BLOB, enqueue
+
+HOSTED = "SELECT id FROM repository WHERE name = :name AND kind = 'hosted'"
+
+BEGIN = """
+INSERT INTO upload (id, repository, principal, algorithm, started, touched)
+VALUES (:session, :repository, :principal, :algorithm, :now, :now)
+"""
+COUNT = "SELECT count(*) FROM upload WHERE principal = :principal"
+FIND = """
+SELECT repository.name, upload.principal, upload.algorithm
+FROM upload JOIN repository ON repository.id = upload.repository
+WHERE upload.id = :session
+"""
+TOUCH = "UPDATE upload SET touched = :now WHERE id = :session"
+END = "DELETE FROM upload WHERE id = :session RETURNING id"
+STALE = "SELECT id FROM upload WHERE touched < :before ORDER BY touched, id LIMIT :n"
+
+# An update, so that no other transaction takes the bytes away before this one is committed.
+HOLD = """
+UPDATE blob SET used = CASE WHEN used < :now THEN :now ELSE used END
+WHERE digest = :digest AND generation > 0
+RETURNING size
+"""
+LINK = """
+INSERT INTO link (repository, digest, size, keep_until) VALUES (:repository, :digest, :size, :keep_until)
+ON CONFLICT (repository, digest) DO UPDATE SET
+    size = excluded.size,
+    keep_until = CASE
+        WHEN link.keep_until < excluded.keep_until THEN excluded.keep_until ELSE link.keep_until
+    END
+"""
+LINKED = "SELECT keep_until FROM link WHERE repository = :repository AND digest = :digest"
+EXPLAINED = """
+SELECT 1 FROM reference WHERE digest = :digest AND repository = :repository LIMIT 1
+"""
+HOLDERS = """
+SELECT repository.name
+FROM link JOIN repository ON repository.id = link.repository JOIN blob ON blob.digest = link.digest
+WHERE link.digest = :digest AND blob.generation > 0
+ORDER BY repository.name LIMIT :n
+"""
+UNLINK = "DELETE FROM link WHERE repository = :repository AND digest = :digest RETURNING digest"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRow:
+    repository: str
+    principal: str
+    algorithm: str
+
+
+class NoRepository(Exception):
+    """There is no hosted repository of that name (any more)."""
+
+
+class Pushing:
+    """Raises StoreSuspect and StoreBusy; what writes, those, StoreFull, Conflict and CommitUnknown too.
+
+    All that names a repository raises NoRepository. Times are seconds since the epoch.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(
+        self, repository: str, session: str, principal: str, algorithm: str, now: float, most: int
+    ) -> bool:
+        """False: the principal has `most` uploads open already."""
+
+        def begin(tx: Tx) -> bool:
+            row = _hosted(tx, repository)
+            open_now = tx.one(COUNT, principal=principal)
+            if open_now is not None and open_now[0] >= most:
+                return False
+            tx.run(BEGIN, session=session, repository=row, principal=principal, algorithm=algorithm, now=now)
+            return True
+
+        return await self._database.write(begin)
+
+    async def find(self, session: str) -> UploadRow | None:
+        row = await self._database.read(lambda tx: tx.one(FIND, session=session))
+        return None if row is None else UploadRow(*row)
+
+    async def touch(self, session: str, now: float) -> None:
+        """Somebody still works on it."""
+        await self._database.write(lambda tx: tx.run(TOUCH, session=session, now=now))
+
+    async def end(self, session: str) -> bool:
+        """False when it had ended."""
+        return await self._database.write(lambda tx: tx.one(END, session=session)) is not None
+
+    async def stale(self, before: float, n: int) -> list[str]:
+        """Up to `n` uploads that nobody worked on since `before`."""
+        rows = await self._database.scan(lambda tx: tx.all(STALE, before=before, n=n))
+        return [session for (session,) in rows]
+
+    async def link(
+        self, repository: str, digest: Digest, now: float, keep_until: float, source: str | None = None
+    ) -> int | None:
+        """Give the repository a blob whose bytes are here: its size, or None when there are none.
+
+        `source`: only if that repository has it (None: any).
+        """
+        return await self._database.write(bind(_link, repository, source, digest, now, keep_until))
+
+    async def record(
+        self,
+        repository: str,
+        session: str,
+        digest: Digest,
+        size: int,
+        location: str,
+        generation: int,
+        now: float,
+        keep_until: float,
+    ) -> str | None:
+        """The upload has become a blob, durable at `location`, and the repository has it.
+
+        Returns None, or, where other bytes of this digest were recorded before, `location`: the file to
+        unlink.
+        """
+
+        def record(tx: Tx) -> str | None:
+            tx.run(
+                queries.STORE_BLOB,
+                digest=digest,
+                size=size,
+                location=location,
+                generation=generation,
+                now=now,
+            )
+            if _link(repository, None, digest, now, keep_until, tx) is None:
+                raise AssertionError("a blob that was just stored is not there")
+            tx.one(END, session=session)
+            row = tx.one(queries.ANY_BLOB, digest=digest)
+            return None if row is not None and row[2] == location else location
+
+        return await self._database.write(record)
+
+    async def stands(
+        self, repository: str, digest: Digest, now: float, least: float, keep_until: float
+    ) -> int | None:
+        """The size of a blob of the repository's that can be counted on until `least`; None: it has none.
+
+        Whoever hears of it will not upload it. So where nothing but time keeps it, and not so long, it is
+        kept until `keep_until`.
+        """
+        read = bind(_standing, repository, digest, least)
+        size, lasting = await self._database.read(read)
+        if size is None or lasting:
+            return size
+        return await self._database.write(bind(_link, repository, repository, digest, now, keep_until))
+
+    async def holders(self, digest: Digest, n: int) -> list[str]:
+        """Up to `n` repositories that have the blob's bytes."""
+        rows = await self._database.scan(lambda tx: tx.all(HOLDERS, digest=digest, n=n))
+        return [name for (name,) in rows]
+
+    async def unlink(self, repository: str, digest: Digest, now: float) -> bool | None:
+        """Take the blob from the repository. False: it has none; None: an image there names it."""
+
+        def unlink(tx: Tx) -> bool | None:
+            row = _hosted(tx, repository)
+            if tx.one(EXPLAINED, repository=row, digest=digest) is not None:
+                return None
+            if tx.one(UNLINK, repository=row, digest=digest) is None:
+                return False
+            enqueue(tx, BLOB, [digest], now)
+            return True
+
+        return await self._database.write(unlink)
+
+
+def _hosted(tx: Tx, name: str) -> int:
+    row = tx.one(HOSTED, name=name)
+    if row is None:
+        raise NoRepository(name)
+    return int(row[0])
+
+
+def _link(
+    repository: str, source: str | None, digest: Digest, now: float, keep_until: float, tx: Tx
+) -> int | None:
+    row = _hosted(tx, repository)
+    if source is not None and tx.one(queries.BLOB, repository=source, digest=digest) is None:
+        return None
+    held = tx.one(HOLD, digest=digest, now=now)
+    if held is None:
+        return None
+    tx.run(LINK, repository=row, digest=digest, size=held[0], keep_until=keep_until)
+    enqueue(tx, BLOB, [digest], keep_until)
+    return int(held[0])
+
+
+def _standing(repository: str, digest: Digest, least: float, tx: Tx) -> tuple[int | None, bool]:
+    """The size of the repository's blob, and whether it lasts that long anyway."""
+    row = tx.one(queries.BLOB, repository=repository, digest=digest)
+    if row is None or row[1] == 0:
+        return None, False
+    number = _hosted(tx, repository)
+    kept = tx.one(LINKED, repository=number, digest=digest)
+    explained: Row | None = tx.one(EXPLAINED, repository=number, digest=digest)
+    return int(row[0]), explained is not None or (kept is not None and kept[0] >= least)

@@ -1,0 +1,24 @@
+"""What may have lost its last reason to be here, noted by whoever took the reason away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cacheproxy.store.database import Tx
+
+BLOB = 0
+"""In place of a repository's number: a blob, which belongs to none."""
+
+# The later time counts: whoever noted it last gave it that long.
+ENQUEUE = """
+INSERT INTO review (repository, digest, due, tries) VALUES (:repository, :digest, :due, 0)
+ON CONFLICT (repository, digest) DO UPDATE SET
+    due = CASE WHEN review.due < excluded.due THEN excluded.due ELSE review.due END,
+    tries = 0
+"""
+
+
+def enqueue(tx: Tx, repository: int, digests: Iterable[str], due: float) -> None:
+    """Images of the repository, or blobs (`BLOB`), to be looked at from `due` on."""
+    for digest in sorted(set(digests)):
+        tx.run(ENQUEUE, repository=repository, digest=digest, due=due)
