@@ -6,7 +6,6 @@ closes.
 
 from __future__ import annotations
 
-import os
 import resource
 import secrets
 import signal
@@ -23,7 +22,7 @@ import trio
 from prometheus_client import disable_created_metrics
 
 from cacheproxy import log as logging
-from cacheproxy import request_log, systemd, wiring
+from cacheproxy import readiness, request_log, systemd, wiring
 from cacheproxy.api.admin import AdminDoor
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
@@ -166,8 +165,7 @@ async def main(
             requests.configure(new.log)
             lasting.ready.clear()
 
-        checks = {"database": bind(_usable, stores), "store": bind(_writable, stores.content)}
-        operators = OperatorDoor(checks)
+        operators = OperatorDoor(readiness.checks(stores.database, stores.records, stores.content))
         await background.start(stores.database.watch, lasting.ready)
         if certificate is not None:
             background.start_soon(certificate.watch)
@@ -347,18 +345,6 @@ def _observer(meter: Meter, write: Log) -> Log:
         write(exchange)
 
     return observe
-
-
-async def _usable(stores: Stores) -> None:
-    """The database answers, and has not lost the disk's trust."""
-    await stores.records.repository("")
-    if stores.database.suspect is not None:
-        raise stores.database.suspect
-
-
-async def _writable(content: Content) -> None:
-    if not await trio.to_thread.run_sync(os.access, content.root, os.W_OK | os.X_OK):
-        raise OSError(f"{content.root} cannot be written to")
 
 
 async def _reap(stores: Stores, space: Space) -> None:

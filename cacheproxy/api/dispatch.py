@@ -90,8 +90,7 @@ class Door:
             raise
         except Unavailable as error:
             log.warning("request not served", target=request.target, error=str(error))
-            message = "what cacheproxy keeps its records in does not answer; try again"
-            response = _error(_not_now(message), request)
+            response = _error(_not_now(error.told), request)
         except Exception as error:
             log.exception("request failed", target=request.target)
             fault = type(error).__name__

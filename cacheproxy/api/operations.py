@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
@@ -11,6 +12,9 @@ from cacheproxy.edge.message import Peer, Ready, Request, Response
 
 CHECK_LIMIT = 5.0
 """Seconds that one check of readiness may take."""
+
+BELIEVED = 3.0
+"""Seconds for which it is that all is well: many probes of a bucket, which costs money, are one question."""
 
 Check = Callable[[], Awaitable[None]]
 """Returns when all is well; raises with the reason when it is not."""
@@ -24,7 +28,10 @@ class OperatorDoor:
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
-        self._routes: dict[str, Callable[[], Awaitable[Response]]] = {
+        self._known: Mapping[str, str] = {}
+        self._known_at = -math.inf
+        self._asking = trio.Lock()
+        self._routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/metrics": _metrics,
             "/livez": _alive,
             "/readyz": self._readiness,
@@ -41,37 +48,61 @@ class OperatorDoor:
             return _text(404, f"nothing here; try {', '.join(self._routes)}")
         if request.method not in ("GET", "HEAD"):
             return _text(405, "only GET and HEAD here")
-        return await route()
+        return await route(request)
 
     def refuse(self, status: int, message: str, request_id: str) -> Response:
         return _text(status, message)
 
-    async def _readiness(self) -> Response:
-        lines, ready = [], True
-        for name, check in self._checks.items():
-            problem = await _problem(check)
-            ready &= problem is None
-            lines.append(f"{name}: {problem or 'ok'}")
+    async def _readiness(self, request: Request) -> Response:
+        problems = await self._problems()
+        ready = not any(problems.values())
+        if ready and "verbose" not in {part.partition("=")[0] for part in request.query.split("&")}:
+            return _text(200, "ok")
+        lines = [f"{name}: {problem or 'ok'}" for name, problem in problems.items()]
         return _text(200 if ready else 503, "\n".join(lines))
 
+    async def _problems(self) -> Mapping[str, str]:
+        """By check; "": there is none."""
+        arrived = trio.current_time()
+        async with self._asking:
+            # What is wrong is told to those who waited for it, and asked anew for the next one.
+            believed = 0.0 if any(self._known.values()) else BELIEVED
+            if self._known_at + believed <= arrived:
+                self._known = await _answers(self._checks)
+                self._known_at = trio.current_time()
+            return self._known
 
-async def _problem(check: Check) -> str | None:
+
+async def _answers(checks: Mapping[str, Check]) -> Mapping[str, str]:
+    """All at once: together they take no longer than one may."""
+    answers = dict.fromkeys(checks, "")
+
+    async def ask(name: str) -> None:
+        answers[name] = await _problem(checks[name])
+
+    async with trio.open_nursery() as nursery:
+        for name in checks:
+            nursery.start_soon(ask, name)
+    return answers
+
+
+async def _problem(check: Check) -> str:
     with trio.move_on_after(CHECK_LIMIT):
         try:
             await check()
         except Exception as error:  # noqa: BLE001 - whatever is wrong is the answer
             return f"{type(error).__name__}: {error}"
-        return None
+        return ""
     return f"no answer within {CHECK_LIMIT:g} s"
 
 
-async def _metrics() -> Response:
+async def _metrics(_: Request) -> Response:
     return Response(
         200, [("Content-Type", CONTENT_TYPE_LATEST)], await trio.to_thread.run_sync(generate_latest)
     )
 
 
-async def _alive() -> Response:
+async def _alive(_: Request) -> Response:
     return _text(200, "ok")
 
 

@@ -48,6 +48,9 @@ CODES: Mapping[str, Code] = {
 class Unavailable(Exception):
     """A store of ours does not answer now, and may again. The message is for the log: it may name hosts."""
 
+    told = "what cacheproxy keeps its records in does not answer; try again"
+    """What a client hears."""
+
 
 class OCIError(Exception):
     """A request that ends in an error answer.

@@ -46,6 +46,10 @@ class Content(Protocol):
         often. Raises BlobMissing, BlobDamaged, OSError."""
         ...
 
+    def check(self) -> None:
+        """That bytes can be had from it and left there, as far as a cheap question tells. Raises OSError."""
+        ...
+
     def set_aside(self, location: str) -> None:
         """Where no row names it any more: keep it from being taken for a blob, until `remove`. Once or more
         often. Raises OSError."""

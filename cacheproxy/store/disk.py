@@ -180,6 +180,13 @@ class DiskContent:
         state = os.statvfs(self.root)
         return state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
 
+    def check(self) -> None:
+        """That files can be made. Raises OSError."""
+        if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, f"{self.root} is on a file system that is read-only")
+        if not os.access(self._partials, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, f"{self._partials} may not be written to")
+
     def partials(self) -> Iterator[Unfinished]:
         """What is in the folder of partial files."""
         for digest, states in self._unfinished().items():

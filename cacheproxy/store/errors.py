@@ -39,13 +39,15 @@ class BlobDamaged(BlobMissing):
         self.found = found
 
 
-class StoreSuspect(StoreError, OSError):
+class StoreSuspect(StoreError, Unavailable, OSError):
     """A failed sync is never tried again: the kernel has marked the lost pages clean, and a second try
     "succeeds".
 
     Reads go on. Writing through the same object is refused from here on; a restart verifies what is there.
     Built as OSError is: (errno, text).
     """
+
+    told = "what cacheproxy keeps its records in is damaged, or its disk fails: its operator has to look"
 
 
 class StoreUnreachable(StoreError, OSError):

@@ -31,6 +31,9 @@ READ_THREADS = 32
 READ_BACK = 1 << 20
 """Bytes read at a time from the file that goes up."""
 
+CHECKED = "cacheproxy-ready"
+"""A key that nothing is kept under: that the store says so is an answer."""
+
 UNLIMITED = 1 << 62
 """A bucket has no end; a share of it is none either."""
 
@@ -104,6 +107,11 @@ class ObjectContent:
     def read_cold(self, location: str, size: int, start: int, stop: int) -> memoryview:
         """The bytes [start, stop) of a stored blob: a request. Raises as reading its view does."""
         return self._read(location, size, start, stop)
+
+    def check(self) -> None:
+        """As DiskContent does, and one question to the store. Raises OSError, StoreUnreachable."""
+        self._local.check()
+        self.bucket.size(CHECKED)
 
     def set_aside(self, location: str) -> None:
         """Nothing: an object whose row is gone is not served, and its key is nobody else's."""

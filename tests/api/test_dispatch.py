@@ -23,7 +23,7 @@ from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.message import BlobBody, Peer, Request, Response
 from cacheproxy.registry.fill import FillView
-from cacheproxy.store.errors import StoreBusy
+from cacheproxy.store.errors import StoreBusy, StoreSuspect
 from tests.registry.conftest import pattern
 from tests.registry.world import HOUR, FakeRegistry, World, manifest, world
 
@@ -476,3 +476,18 @@ async def test_rows_that_cannot_be_read_are_a_503_that_tells_no_secrets(
         assert (response.status, header(response, "retry-after")) == (503, "5")
         assert (await error(response))["code"] == "UNAVAILABLE"
         assert "db.corp.example" not in str(response.body)
+
+
+async def test_rows_that_cannot_be_read_are_told_without_a_traceback(
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def damaged(*_: object) -> None:
+        raise StoreSuspect(5, "disk I/O error in /var/lib/secret")
+
+    async with client(tmp_path) as c:
+        monkeypatch.setattr(c.cache.records, "blob", damaged)
+        response = await c.ask(f"/v2/hub/library/debian/blobs/{BLOB_DIGEST}")
+        assert (response.status, header(response, "retry-after")) == (503, "5")
+        told = await error(response)
+        assert (told["code"], told["message"]) == ("UNAVAILABLE", StoreSuspect.told)
+        assert "secret" not in str(response.body)

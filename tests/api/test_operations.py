@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from cacheproxy.api.operations import Check, OperatorDoor
+from cacheproxy.api.operations import BELIEVED, CHECK_LIMIT, Check, OperatorDoor
 from cacheproxy.edge.message import Peer, Request, Response
 
 
@@ -22,13 +22,16 @@ async def hanging() -> None:
     await trio.sleep_forever()
 
 
-async def ask(path: str, method: str = "GET", **checks: Check) -> Response:
+def request(path: str, method: str = "GET") -> Request:
     async def no_body(_: int) -> bytes:
         return b""
 
     peer = Peer(ipaddress.ip_address("127.0.0.1"), "http")
-    request = Request(method, path, {"host": "localhost"}, peer, "00000000000000aa", no_body)
-    return await OperatorDoor(checks or {"database": fine}).handle(request)
+    return Request(method, path, {"host": "localhost"}, peer, "00000000000000aa", no_body)
+
+
+async def ask(path: str, method: str = "GET", **checks: Check) -> Response:
+    return await OperatorDoor(checks or {"database": fine}).handle(request(path, method))
 
 
 @pytest.mark.parametrize("path", ["/livez", "/startupz"])
@@ -38,7 +41,48 @@ async def test_alive_is_alive(path: str) -> None:
 
 async def test_ready_when_all_checks_pass() -> None:
     response = await ask("/readyz", database=fine, store=fine)
+    assert (response.status, response.body) == (200, b"ok\n")
+
+
+@pytest.mark.parametrize("query", ["?verbose", "?verbose=1"])
+async def test_each_check_is_told_on_demand(query: str) -> None:
+    response = await ask(f"/readyz{query}", database=fine, store=fine)
     assert (response.status, response.body) == (200, b"database: ok\nstore: ok\n")
+
+
+async def test_an_answer_is_believed_for_a_moment(autojump_clock: MockClock) -> None:
+    asked = list[float]()
+
+    async def counted() -> None:
+        asked.append(trio.current_time())
+        await trio.sleep(1)
+
+    door = OperatorDoor({"store": counted})
+    async with trio.open_nursery() as nursery:
+        for _ in range(9):
+            nursery.start_soon(door.handle, request("/readyz"))
+    assert len(asked) == 1
+    await trio.sleep(BELIEVED)
+    assert (await door.handle(request("/readyz"))).status == 200
+    assert len(asked) == 2
+
+
+async def test_what_is_wrong_is_asked_again_at_once() -> None:
+    failures = [OSError("away")]
+
+    async def recovers() -> None:
+        if failures:
+            raise failures.pop()
+
+    door = OperatorDoor({"store": recovers})
+    assert [(await door.handle(request("/readyz"))).status for _ in range(2)] == [503, 200]
+
+
+async def test_checks_that_hang_do_so_together(autojump_clock: MockClock) -> None:
+    began = trio.current_time()
+    response = await ask("/readyz", database=hanging, store=hanging)
+    assert response.status == 503
+    assert trio.current_time() - began == CHECK_LIMIT
 
 
 async def test_not_ready_says_what_is_wrong() -> None:

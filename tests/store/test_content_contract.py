@@ -241,3 +241,7 @@ async def test_what_is_set_aside_is_removed_by_its_location(content: Content) ->
     content.set_aside(location)
     assert content.remove(location)
     assert not content.remove(location)
+
+
+async def test_a_store_that_works_is_ready(content: Content) -> None:
+    content.check()

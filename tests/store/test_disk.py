@@ -379,3 +379,20 @@ def test_want_of_descriptors_is_no_damage(content: DiskContent, monkeypatch: pyt
     monkeypatch.setattr(os, "open", failing)
     with pytest.raises(OSError, match="Too many"):
         content.read_cold(location, len(DATA), 0, 5)
+
+
+def test_a_read_only_file_system_is_not_ready(content: DiskContent, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ReadOnly:
+        f_flag = os.ST_RDONLY
+
+    monkeypatch.setattr(os, "statvfs", lambda _: ReadOnly)
+    with pytest.raises(OSError, match="read-only"):
+        content.check()
+
+
+def test_a_folder_that_may_not_be_written_to_is_not_ready(
+    content: DiskContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OSError, match="may not be written to"):
+        content.check()

@@ -90,3 +90,13 @@ async def test_object_that_vanished_is_missing_when_its_first_byte_is_asked_for(
 async def test_capacity_has_no_end(content: ObjectContent) -> None:
     free, total = content.capacity()
     assert free == total > 1 << 60
+
+
+async def test_a_store_that_does_not_answer_is_not_ready(tmp_path: Path) -> None:
+    class Away(Bucket):
+        def size(self, key: str) -> int | None:
+            raise StoreUnreachable("down")
+
+    async with open_objects(Away(MemoryStore(), "memory://test"), tmp_path) as content:
+        with pytest.raises(StoreUnreachable):
+            content.check()
