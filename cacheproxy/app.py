@@ -57,7 +57,6 @@ from cacheproxy.reload import Current, Reload, Requests
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
-from cacheproxy.store.errors import StoreError
 from cacheproxy.store.proofs import Proofs
 from cacheproxy.store.records import Records
 from cacheproxy.store.removal import Removal
@@ -144,6 +143,8 @@ async def main(
     ):
         space = await _space(config, stores)
         background.start_soon(_reap, stores, space)
+        if isinstance(stores.content, DiskContent):
+            background.start_soon(orphans.watch, stores.content, stores.records, time.time)
         recency = Recency(stores.records.record_used, time.time)
         background.start_soon(recency.run)
         shared = isinstance(config.storage.database, str)
@@ -348,15 +349,13 @@ def _observer(meter: Meter, write: Log) -> Log:
 
 
 async def _reap(stores: Stores, space: Space) -> None:
-    """What nobody came back for, and what a kill left without a row, give their room to others."""
+    """What nobody came back for gives its room to others."""
     while True:
         reaped: list[Digest] = []
         try:
             reaped = await trio.to_thread.run_sync(stores.content.reap, PARTIAL_KEPT, time.time())
-            if isinstance(stores.content, DiskContent):
-                await orphans.sweep(stores.content, stores.records, time.time())
-        except (OSError, StoreError) as error:
-            log.warning("leftovers not looked through", error=str(error))
+        except OSError as error:
+            log.warning("unfinished downloads not looked through", error=str(error))
         for digest in reaped:
             log.info("unfinished download removed", digest=digest)
         space.drop_parts(reaped)

@@ -105,6 +105,8 @@ class Partial:
         Raises StoreSuspect, or OSError for want of space.
         """
         with self._final():
+            # Its last byte may be days old; who looks for files without a row goes by when they became files.
+            os.utime(self._fd)
             sync_file(self._fd, f"the file of {self.digest}")
             with lasting(f"cannot rename the file of {self.digest}"):
                 os.rename(_data(self._stem), target)  # noqa: PTH104 - beside its siblings of `os`

@@ -160,7 +160,7 @@ class Sessions:
             connection.close()
 
 
-_NAMES = re.compile(r"'[^']*'|%|:([a-z_]+)")
+_NAMES = re.compile(r"'[^']*'|%|:([a-z_]+[0-9]*)")
 
 
 @lru_cache(1024)

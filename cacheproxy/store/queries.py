@@ -193,8 +193,18 @@ ADD_TRASH = """
 INSERT INTO trash (path, not_before) VALUES (:path, :not_before) ON CONFLICT (path) DO NOTHING
 """
 
-TRASHED = "SELECT 1 FROM trash WHERE path = :path"
-
 DUE_TRASH = "SELECT path FROM trash WHERE not_before <= :now ORDER BY not_before, path LIMIT :n"
+
+PLACES = 128
+"""Files that one look-up of places is about."""
+
+_EACH = range(PLACES)
+ACCOUNTED = f"""
+SELECT location FROM blob WHERE digest IN ({", ".join(f":digest{n}" for n in _EACH)})
+UNION
+SELECT path FROM trash WHERE path IN ({", ".join(f":path{n}" for n in _EACH)})
+UNION
+SELECT location FROM quarantine WHERE digest IN ({", ".join(f":digest{n}" for n in _EACH)})
+"""  # noqa: S608 - put together from numbers
 
 FORGET_TRASH = "DELETE FROM trash WHERE path = :path"

@@ -193,9 +193,14 @@ class Records:
             bind(_evict, sorted(blobs, key=lambda blob: blob.digest), not_before)
         )
 
-    async def trashed(self, path: str) -> bool:
-        """Whether the file there waits to be unlinked."""
-        return await self._one(queries.TRASHED, path=path) is not None
+    async def accounted(self, files: Sequence[tuple[Digest, str]]) -> frozenset[str]:
+        """Of the places of up to PLACES files those that are in a row: its blob's, or the trash's."""
+        assert len(files) <= queries.PLACES
+        padded = [*files, *[("", "")] * (queries.PLACES - len(files))]
+        named = {f"digest{n}": digest for n, (digest, _) in enumerate(padded)}
+        named |= {f"path{n}": path for n, (_, path) in enumerate(padded)}
+        known = {path for (path,) in await self._scan(queries.ACCOUNTED, **named)}
+        return frozenset(path for _, path in files if path in known)
 
     async def due_trash(self, now: float, n: int) -> list[str]:
         """Up to `n` places whose files are to be unlinked by now."""

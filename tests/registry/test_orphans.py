@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+import trio
+from trio.testing import MockClock
+
 from cacheproxy.core.digest import Digest
-from cacheproxy.registry.orphans import GRACE, sweep
-from cacheproxy.store.disk import DiskContent
+from cacheproxy.registry.orphans import EVERY, FIRST, GRACE, PAUSE, sweep, watch
+from cacheproxy.store.disk import DiskContent, place
+from cacheproxy.store.queries import PLACES
 from tests.registry.world import TARGET, World, world
 
 NOW = 1_000_000.0
@@ -70,3 +76,79 @@ async def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         os.utime(folder / "notes.txt", (0, 0))
         assert await sweep(content_of(cache), cache.records, NOW) == 0
         assert (folder / "notes.txt").exists()
+
+
+class Shelf:
+    """Files without rows; notes when each listing of them began, and what went when."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+        self.fails = False
+        self.listed: list[float] = []
+        self.removed: list[float] = []
+
+    def files(self, older_than: float, now: float) -> Iterator[tuple[Digest, str]]:
+        self.listed.append(now)
+        if self.fails:
+            raise OSError("unreadable")
+        for number in range(self.count):
+            digest = Digest.of(b"%d" % number)
+            yield digest, place(digest, 1).path
+
+    def remove(self, location: str) -> bool:
+        self.removed.append(trio.from_thread.run_sync(trio.current_time))
+        return True
+
+
+class NoRows:
+    async def accounted(self, files: Sequence[tuple[Digest, str]]) -> frozenset[str]:
+        await trio.lowlevel.checkpoint()
+        return frozenset()
+
+
+async def test_the_sweep_waits_until_the_start_is_long_over_and_comes_once_a_day(clock: MockClock) -> None:
+    shelf, began = Shelf(), trio.current_time()
+    with trio.move_on_after(FIRST + EVERY + 1):
+        await watch(shelf, NoRows(), trio.current_time)
+    first, second = (at - began for at in shelf.listed)
+    assert FIRST / 2 <= first <= FIRST
+    assert second - first == pytest.approx(EVERY)
+
+
+async def test_a_sweep_that_fails_ends_no_daemon_and_comes_again(clock: MockClock) -> None:
+    shelf = Shelf()
+    shelf.fails = True
+    with trio.move_on_after(FIRST + EVERY + 1):
+        await watch(shelf, NoRows(), trio.current_time)
+    assert len(shelf.listed) == 2
+
+
+async def test_others_get_their_turn_between_two_batches(clock: MockClock) -> None:
+    shelf = Shelf(2 * PLACES)
+    assert await sweep(shelf, NoRows(), NOW) == 2 * PLACES
+    assert shelf.removed[PLACES - 1] == shelf.removed[0]
+    assert shelf.removed[PLACES] - shelf.removed[PLACES - 1] == pytest.approx(PAUSE)
+
+
+async def test_a_file_that_was_evicted_since_it_was_listed_is_no_news(tmp_path: Path) -> None:
+    async with world(tmp_path) as cache:
+        location = stored(content_of(cache))
+
+        def listed(older_than: float, now: float) -> Iterator[tuple[Digest, str]]:
+            yield DIGEST, location
+            yield DIGEST, place(DIGEST, 7).path
+
+        content = content_of(cache)
+        content.files = listed  # type: ignore[method-assign]
+        assert await sweep(content, cache.records, NOW) == 1
+
+
+async def test_a_file_counts_from_when_it_became_one_not_from_its_last_byte(tmp_path: Path) -> None:
+    async with world(tmp_path) as cache:
+        content = content_of(cache)
+        partial = content.partial(DIGEST, len(BLOB))
+        partial.write(0, [BLOB])
+        os.utime(partial.fileno(), (0, 0))
+        content.commit(partial)
+        partial.close()
+        assert list(content.files(GRACE, (content.root / "blobs").stat().st_mtime + 60)) == []

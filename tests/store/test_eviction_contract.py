@@ -9,6 +9,7 @@ import pytest
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.database import Database
+from cacheproxy.store.queries import PLACES
 from cacheproxy.store.records import Records
 from cacheproxy.store.rows import BlobRow, Evictable
 from tests.store.images import (
@@ -254,3 +255,15 @@ async def test_pin_is_of_one_repository(records: Records) -> None:
     assert await in_order(records, before=math.inf) == []
     await records.unpin("quay/other", "latest")
     assert await in_order(records) == [LAYER_DIGEST]
+
+
+async def test_places_are_accounted_for_by_their_blob_or_by_the_trash(records: Records) -> None:
+    """Not by another generation of the blob, and whatever else is asked in the same breath."""
+    await store(records, A, 1.0)
+    await store(records, B, 2.0)
+    await records.evict(await records.evictable(1), 9.0)
+    trashed, there = (f"blobs/{digest.hex}.5" for digest in (A, B))
+    files = [(A, trashed), (B, there), (B, "blobs/another"), (C, "blobs/none")]
+    assert await records.accounted(files) == {trashed, there}
+    assert await records.accounted([]) == frozenset()
+    assert await records.accounted([(B, there)] * PLACES) == {there}

@@ -8,7 +8,7 @@ from cacheproxy.store.connection import SQLiteTx
 from cacheproxy.store.migrations import migrate
 from cacheproxy.store.sqlite import DIALECT
 
-TEXTS = {name: text for name, text in vars(queries).items() if name.isupper()}
+TEXTS = {name: text for name, text in vars(queries).items() if name.isupper() and isinstance(text, str)}
 POINT_READS = ("REPOSITORY", "TAG", "IMAGE", "BLOB", "ANY_BLOB", "REPOSITORY_ID")
 
 
