@@ -6,7 +6,7 @@ and what then seems wrong is asked of the rows once more: what was stored or evi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial as bind
 from operator import attrgetter
@@ -17,13 +17,16 @@ import trio
 from cacheproxy.core import invariants
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.invariants import RESTORE, Finding, ImageRow, Remedy, StoredRow
-from cacheproxy.store.database import Tx
+from cacheproxy.store.database import Row, Tx
 from cacheproxy.store.listing import SHARDS, Listing
 
 T = TypeVar("T")
 
 MANIFESTS = 32
 """Bodies at a time: of up to 4 MiB each."""
+
+AT_ONCE = 50_000
+"""Stored blobs that are looked through at once; more are, folder by folder."""
 
 
 class Rows(Protocol):
@@ -120,6 +123,7 @@ RULES = (
     ),
 )
 
+STORED = "SELECT count(*) FROM blob WHERE generation > 0"
 BLOBS = """
 SELECT digest, size, generation, location FROM blob
 WHERE generation > 0 AND digest > :first AND digest < :last
@@ -202,16 +206,16 @@ class Audit:
             after = page[-1].digest
 
     async def _blobs(self) -> AsyncIterator[Finding]:
-        for number, shard in enumerate(SHARDS):
-            async for finding in self._shard(shard):
+        ((count,),) = await self.rows.scan(bind(_all, STORED, {}))
+        for shard in SHARDS if count > AT_ONCE else ("",):
+            async for finding in self._shard(shard, count):
                 yield finding
-            self.progress((number + 1) / len(SHARDS))
+        self.progress(1.0)
 
-    async def _shard(self, shard: str) -> AsyncIterator[Finding]:
+    async def _shard(self, shard: str, count: int) -> AsyncIterator[Finding]:
         prefix = shard.replace("/", ":")
         rows, trash = await self.rows.scan(bind(_stored_rows, prefix))
         files = await trio.to_thread.run_sync(lambda: list(self.listing.stored(shard)))
-        self.seen.blobs += len(rows)
         self.seen.files += len(files)
         there = {file.location: file for file in files}
         named = {row.location for row in rows} | trash
@@ -219,16 +223,19 @@ class Audit:
         for finding in [*wrong, *invariants.orphans(files, named, self.before)]:
             if await self.rows.scan(bind(_still, finding)):
                 yield finding
-        if self.deep:
-            known = {finding.where for finding in wrong}
-            async for finding in self._hash([row for row in rows if row.digest not in known]):
-                yield finding
-
-    async def _hash(self, rows: Iterable[StoredRow]) -> AsyncIterator[Finding]:
+        known = {finding.where for finding in wrong}
         for row in rows:
-            for finding in await trio.to_thread.run_sync(self._altered, row):
-                if await self.rows.scan(bind(_still, replace(finding, generation=row.generation))):
+            if self.deep and row.digest not in known:
+                async for finding in self.hash(row):
                     yield finding
+            self.seen.blobs += 1
+            self.progress(min(0.99, self.seen.blobs / count))
+
+    async def hash(self, row: StoredRow) -> AsyncIterator[Finding]:
+        """Read all of its bytes."""
+        for finding in await trio.to_thread.run_sync(self._altered, row):
+            if await self.rows.scan(bind(_still, replace(finding, generation=row.generation))):
+                yield finding
 
     def _altered(self, row: StoredRow) -> list[Finding]:
         hasher = Digest.parse(row.digest).hasher()
@@ -252,7 +259,7 @@ class _Manifest(NamedTuple):
     """Both by repository."""
 
 
-def _all(sql: str, named: dict[str, object], tx: Tx) -> list[tuple[str, ...]]:
+def _all(sql: str, named: dict[str, object], tx: Tx) -> list[Row]:
     return tx.all(sql, **named)
 
 
@@ -274,7 +281,7 @@ def _manifests(after: str, tx: Tx) -> list[_Manifest]:
 
 def _stored_rows(prefix: str, tx: Tx) -> tuple[list[StoredRow], set[str]]:
     """Of a shard; with all of the trash, which is short."""
-    last = prefix + "g"  # behind every hexadecimal digit
+    last = f"{prefix}g" if prefix else "t"  # behind every hexadecimal digit, and behind "sha"
     rows = [StoredRow(*row) for row in tx.all(BLOBS, first=prefix, last=last)]
     return rows, {path for (path,) in tx.all(TRASH)}
 

@@ -80,3 +80,7 @@ class Database(Protocol):
     async def scan(self, fn: Callable[[Tx], T]) -> T:
         """For lists, sums and sweeps: one consistent view, beside everything else. Raises as `read`."""
         ...
+
+    async def faults(self) -> list[str]:
+        """What the database itself finds wrong with it. Raises as `scan`."""
+        ...
