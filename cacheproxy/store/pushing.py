@@ -22,7 +22,7 @@ VALUES (:session, :repository, :principal, :algorithm, :now, :now)
 """
 COUNT = "SELECT count(*) FROM upload WHERE principal = :principal"
 FIND = """
-SELECT repository.name, upload.principal, upload.algorithm
+SELECT repository.name, upload.principal, upload.algorithm, upload.touched
 FROM upload JOIN repository ON repository.id = upload.repository
 WHERE upload.id = :session
 """
@@ -62,6 +62,7 @@ class UploadRow:
     repository: str
     principal: str
     algorithm: str
+    touched: float
 
 
 class NoRepository(Exception):
