@@ -137,6 +137,7 @@ async def main(
     certificate = None if tls is None else await wiring.server_certificate(tls)
     via = f"cacheproxy-{secrets.token_hex(4)}"
     async with (
+        wiring.open_traces(config.traces) as traced,
         _stores(config) as stores,
         open_upstreams(via) as upstreams,
         trio.open_nursery() as background,
@@ -177,8 +178,8 @@ async def main(
             if hangups is not None:
                 background.start_soon(reload.run, hangups, status)
 
-        observe = _observer(Meter(), requests)
-        applications = Applications(clients, operators, commands)
+        outside, observe = traced(clients, _observer(Meter(), requests))
+        applications = Applications(outside, operators, commands)
         await _serve(config, passed, certificate, applications, observe, ready, drain, task_status)
         background.cancel_scope.cancel()
 

@@ -134,7 +134,8 @@ class JsonLines:
             f'"status":{exchange.status},"outcome":"{exchange.outcome}","upstream":{quoted(exchange.upstream)},'
             f'"bytes":{exchange.sent},"seconds":{exchange.seconds:.6f},'
             f'"first_byte":{"null" if first is None else f"{first:.6f}"},'
-            f'"user_agent":{quoted(exchange.user_agent)},"aborted":"{exchange.aborted}"}}'
+            f'"user_agent":{quoted(exchange.user_agent)},"aborted":"{exchange.aborted}"'
+            + (f',"trace":"{exchange.trace}"}}' if exchange.trace else "}")
         )
 
     def _time(self, moment: float) -> str:
@@ -161,6 +162,7 @@ def console_line(exchange: Exchange) -> str:
         printable(exchange.user_agent),
         f"cut:{exchange.aborted}" if exchange.aborted else "",
         printable(exchange.id),
+        f"trace:{exchange.trace}" if exchange.trace else "",
     )
     return " ".join(word for word in words if word)
 

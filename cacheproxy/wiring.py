@@ -19,6 +19,8 @@ from cacheproxy.core.freshness import FreshRule, StaleRule
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.certificate import Certificate, CertificateError
+from cacheproxy.edge.message import Application
+from cacheproxy.edge.message import Log as RequestLog
 from cacheproxy.registry.fill import FillRules
 from cacheproxy.registry.origin import Origin
 from cacheproxy.store.audit import Rows
@@ -93,6 +95,29 @@ def look_at_rows(section: c.Storage) -> AbstractAsyncContextManager[Rows]:
     if isinstance(section.database, Path):
         return SQLiteRows.open(section.database)
     return _postgres().look(section.database)
+
+
+Watch = Callable[[Application, RequestLog], tuple[Application, RequestLog]]
+"""An application and the log of its requests, with what it does told to a collector."""
+
+
+@asynccontextmanager
+async def open_traces(section: c.Traces) -> AsyncIterator[Watch]:
+    """Where nothing is traced, both are what they were. Raises CannotStart; nothing is connected to."""
+    if not section.endpoint:
+        yield lambda application, log: (application, log)
+        return
+    try:
+        from cacheproxy.tracing.collector import collecting
+        from cacheproxy.tracing.door import Sampling
+    except ImportError as error:
+        raise CannotStart(
+            "traces.endpoint names a collector, which takes more than the plain installation: install"
+            f" cacheproxy[otel] ({error})"
+        ) from error
+    sampling = Sampling(section.sample, section.trusted_callers)
+    async with collecting(section.endpoint, sampling) as traced:
+        yield traced
 
 
 class Bytes(NamedTuple):

@@ -10,12 +10,12 @@ from pydantic import BaseModel
 
 from cacheproxy.config import TABLES, load
 from cacheproxy.config.messages import key_names, tables_in
-from cacheproxy.config.sections import Access, Cache, Log, Server, Storage, Upstream
+from cacheproxy.config.sections import Access, Cache, Log, Server, Storage, Traces, Upstream
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "cacheproxy.toml"
 
-MODELS = (Server, Log, Storage, Cache, Upstream, Access)
+MODELS = (Server, Log, Traces, Storage, Cache, Upstream, Access)
 
 
 def uncommented() -> str:
@@ -32,6 +32,7 @@ def test_the_example_file_is_the_default() -> None:
     example, default = load(EXAMPLE, {}), load(None, {})
     assert example.server == default.server
     assert example.log == default.log
+    assert example.traces == default.traces
     assert example.storage == default.storage
     assert example.cache == default.cache
     assert example.access == default.access

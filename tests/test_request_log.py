@@ -84,6 +84,12 @@ def test_a_request_is_one_json_object() -> None:
     }
 
 
+def test_a_traced_request_has_the_id_of_its_trace() -> None:
+    traced = replace(PULL, trace="0af7651916cd43dd8448eb211c80319c")
+    assert json.loads(JsonLines()(traced)) == {**json.loads(JsonLines()(PULL)), "trace": traced.trace}
+    assert console_line(traced) == f"{console_line(PULL)} trace:{traced.trace}"
+
+
 def test_each_line_has_its_own_time() -> None:
     render = JsonLines()
     moments = [1_700_000_000.0, 1_700_000_000.999, 1_700_000_001.0, 1_700_000_000.5]

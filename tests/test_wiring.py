@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from cacheproxy import wiring
-from cacheproxy.config import Storage, load
+from cacheproxy.api.operations import OperatorDoor
+from cacheproxy.config import Storage, Traces, load
+from cacheproxy.reload import Current
+from cacheproxy.request_log import unlogged
 from cacheproxy.store.sqlite import SQLite
 from tests.postgres import postgres_url as postgres_url
 
@@ -38,3 +42,46 @@ def test_plain_installation_says_what_a_postgresql_takes(
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(wiring.CannotStart, match=r"install cacheproxy\[postgres\]"):
         wiring.open_database(storage(tmp_path, "database = 'postgresql://us@db/rows'"))
+
+
+def traces(folder: Path, text: str) -> Traces:
+    (folder / "c.toml").write_text(f"[traces]\n{text}")
+    return load(folder / "c.toml", {}).traces
+
+
+async def test_where_nothing_is_traced_everything_stays_as_it_is(tmp_path: Path) -> None:
+    application, log = Current(OperatorDoor({})), unlogged
+    async with wiring.open_traces(traces(tmp_path, "")) as watch:
+        assert watch(application, log) == (application, log)
+
+
+async def test_plain_installation_says_what_traces_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "cacheproxy.tracing.collector", raising=False)
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(wiring.CannotStart, match=r"install cacheproxy\[otel\]"):
+        async with wiring.open_traces(traces(tmp_path, 'endpoint = "http://127.0.0.1:4318"')):
+            pass
+
+
+def test_nothing_of_opentelemetry_is_imported_without_a_collector(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(
+        '[server]\nlisten = ["127.0.0.1:0"]\nmetrics = "127.0.0.1:0"\n[storage]\nstate = "."\n'
+    )
+    program = """
+import sys, trio
+from pathlib import Path
+from cacheproxy import app, cli, config
+async def run():
+    drain = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(app.main, config.load(Path(sys.argv[1])), drain)
+        drain.set()
+trio.run(run)
+print([name for name in sys.modules if name.partition(".")[0] in ("opentelemetry", "requests", "google")])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "c.toml"], stdout=subprocess.PIPE, check=True, text=True
+    )
+    assert ran.stdout.splitlines()[-1] == "[]"

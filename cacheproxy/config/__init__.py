@@ -26,6 +26,7 @@ from cacheproxy.config.sections import (
     Server,
     ServerCertificate,
     Storage,
+    Traces,
     Upstream,
 )
 from cacheproxy.config.toml_lines import Key
@@ -45,13 +46,14 @@ __all__ = [
     "Server",
     "ServerCertificate",
     "Storage",
+    "Traces",
     "Upstream",
     "load",
 ]
 
 S = TypeVar("S", bound=Section)
 
-TABLES = ("server", "log", "storage", "cache", "upstream", "access")
+TABLES = ("server", "log", "traces", "storage", "cache", "upstream", "access")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Config:
     """None: there is none, and everything has its default."""
     server: Server
     log: Log
+    traces: Traces
     storage: Storage
     cache: Cache
     upstreams: tuple[Upstream, ...]
@@ -81,6 +84,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         document.problem((name,), unknown_key(name, ["include", *TABLES]))
     server = _section(document, "server", Server, around)
     log = _section(document, "log", Log, around)
+    traces = _section(document, "traces", Traces, around)
     storage = _section(document, "storage", Storage, around)
     cache = _section(document, "cache", Cache, around)
     access = _section(document, "access", Access, around)
@@ -92,10 +96,13 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     # A section that failed has left a problem.
     assert server is not None
     assert log is not None
+    assert traces is not None
     assert storage is not None
     assert cache is not None
     assert access is not None
-    return Config(path, server, log, storage, cache, tuple(upstream for _, upstream in declared), access)
+    return Config(
+        path, server, log, traces, storage, cache, tuple(upstream for _, upstream in declared), access
+    )
 
 
 def _section(document: Document, name: str, kind: type[S], around: Surroundings) -> S | None:

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from cacheproxy.config import values
-from cacheproxy.config.sections import STALE_CAUSES, Cache, Section, StaleIfError, Storage
+from cacheproxy.config.sections import STALE_CAUSES, Cache, Section, StaleIfError, Storage, Traces
 from cacheproxy.config.values import Amount
 from cacheproxy.core.patterns import Patterns
 
@@ -86,6 +86,7 @@ _FIELDS: dict[tuple[type[Section], str], Kind] = {
     (Cache, "parallel"): Kind(
         {"const": "never"}, lambda parallel: "never" if parallel is None else words(parallel), beside=True
     ),
+    (Traces, "sample"): Kind(_text("1%", pattern=rf"{_NUMBER}%$"), share),
     (StaleIfError, "causes"): Kind({"type": "array", "items": {"enum": sorted(map(str, STALE_CAUSES))}}),
 }
 
@@ -102,6 +103,7 @@ KINDS: dict[Reader | None, Kind] = {
     _reader(values.Origin): Kind(_text("https://registry.example", pattern="^https?://")),
     _reader(values.ProxyURL): Kind(_text("http://proxy.example:3128", pattern="^http://")),
     _reader(values.Endpoint): Kind(_text("https://s3.example", pattern="^$|^https?://")),
+    _reader(values.Collector): Kind(_text("http://127.0.0.1:4318", pattern="^$|^https?://")),
     _reader(values.ExternalURL): Kind(_text("https://cache.example", pattern="^$|^https?://")),
     _reader(values.Listen): Kind(_text("0.0.0.0:5000", "[::1]:5000", "unix:/run/http.sock", "systemd:http")),
     _reader(values.AdminSocket): Kind(_text("unix:admin.sock", pattern="^unix:.")),

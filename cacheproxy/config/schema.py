@@ -17,11 +17,12 @@ from pydantic_core import core_schema
 
 from cacheproxy.config.kinds import KINDS, Schema, words
 from cacheproxy.config.messages import key_names
-from cacheproxy.config.sections import Access, Cache, Log, Section, Server, Storage, Upstream
+from cacheproxy.config.sections import Access, Cache, Log, Section, Server, Storage, Traces, Upstream
 
 TABLES: dict[str, type[Section]] = {
     "server": Server,
     "log": Log,
+    "traces": Traces,
     "storage": Storage,
     "cache": Cache,
     "upstream": Upstream,

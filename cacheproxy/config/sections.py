@@ -25,6 +25,7 @@ from cacheproxy.config.values import (
     AdminSocket,
     AmountOf,
     BucketURL,
+    Collector,
     Duration,
     Endpoint,
     ExternalURL,
@@ -95,6 +96,21 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     requests: bool = True
     """A line for each request, at level info."""
+
+
+def _share(value: object) -> float:
+    if isinstance(value, str):
+        return parse_share(value)
+    raise ValueError('must be a share in quotes, as "50%"')
+
+
+class Traces(Section):
+    endpoint: Collector = ""
+    """A collector that speaks OTLP over HTTP; spans go to /v1/traces below it. "": nothing is traced."""
+    sample: Annotated[float, BeforeValidator(_share)] = written("1%")
+    """Of the requests."""
+    trusted_callers: tuple[Network, ...] = ()
+    """Whose `traceparent` counts; it also decides whether the request is traced."""
 
 
 def _state(value: object, info: ValidationInfo) -> Path:

@@ -80,6 +80,18 @@ def _endpoint(value: object) -> str:
     return text and _bare(_url(text, "https", "http"), "https://s3.eu-central-1.amazonaws.com")
 
 
+def _collector(value: object) -> str:
+    text = _text(value, 'a URL in quotes, as "http://127.0.0.1:4318"')
+    if not text:
+        return ""
+    if "@" in text:
+        raise ValueError("holds credentials; take them out, they go into $OTEL_EXPORTER_OTLP_HEADERS")
+    parts = _url(text, "https", "http")
+    if parts.query or parts.fragment:
+        raise ValueError("ends after its path; take out what begins with ? or #")
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")
+
+
 def _duration(value: object) -> float:
     return parse_duration(_text(value, 'a duration in quotes, as "90s", "5m", "24h" or "30d"'))
 
@@ -294,6 +306,8 @@ File = Annotated[Path, BeforeValidator(_file)]
 PatternList = Annotated[Patterns, BeforeValidator(_patterns)]
 Registry = Annotated[str, BeforeValidator(_registry)]
 Prefix = Annotated[str, BeforeValidator(_prefix)]
+Collector = Annotated[str, BeforeValidator(_collector)]
+"""The address of an OTLP receiver, perhaps with a path; "": there is none."""
 Host = Annotated[str, BeforeValidator(_host)]
 Origin = Annotated[str, BeforeValidator(_origin)]
 ProxyURL = Annotated[str, BeforeValidator(_proxy)]

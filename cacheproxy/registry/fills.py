@@ -9,8 +9,10 @@ from typing import Protocol
 import structlog
 import trio
 
+from cacheproxy.core import trace
 from cacheproxy.core.blob import BlobView
 from cacheproxy.core.digest import Digest
+from cacheproxy.core.failures import UpstreamError
 from cacheproxy.registry import metrics
 from cacheproxy.registry.fill import Fill, FillRules
 from cacheproxy.registry.space import Space
@@ -69,6 +71,8 @@ class Fills:
         space.coming = self._coming
         self._room = room
         self._running: dict[Digest, Fill] = {}
+        self._spans: dict[Digest, trace.Span] = {}
+        """Of the running ones that are traced. Nobody's: those who wait for a fill are linked to it."""
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._liars: dict[Digest, set[Endpoint]] = {}
         """Who had a part in bytes that were not the digest's: the next fill asks the others first."""
@@ -91,6 +95,8 @@ class Fills:
         route = Route(source, self._liars.get(digest, ()))
         fill = Fill(digest, size, route, self.rules, self._disk, self._detour)
         self._running[digest] = fill
+        if (span := trace.apart("fill")) is not None:
+            self._spans[digest] = span
         view = fill.join()
         self._nursery.start_soon(self._run, fill)
         return view
@@ -103,6 +109,7 @@ class Fills:
                 return self.around(digest, size, source, "size"), "bypass"
             if not fill.ending:
                 fill.route.add(source)
+                trace.share(self._spans.get(digest))
                 return fill.join(), "coalesced"
             await fill.gone.wait()
         return None
@@ -138,8 +145,11 @@ class Fills:
     async def _run(self, fill: Fill) -> None:
         metrics.FILLS_RUNNING.inc()
         try:
-            await fill.run(bind(self._shelf.partial, fill.digest, fill.size), self._commit)
+            with trace.within(self._spans.get(fill.digest)):
+                await fill.run(bind(self._shelf.partial, fill.digest, fill.size), self._commit)
+                _tell(fill)
         finally:
+            self._spans.pop(fill.digest, None)
             del self._running[fill.digest]
             fill.gone.set()
             metrics.FILLS_RUNNING.dec()
@@ -152,7 +162,9 @@ class Fills:
                 self._room.ran_out(fill.size)
 
     async def _commit(self, partial: Partial) -> None:
-        if await self._shelf.keep(partial):
+        with trace.step("store commit"):
+            kept = await self._shelf.keep(partial)
+        if kept:
             self._space.store(partial.digest, partial.size)
         else:
             self._space.keep_part(partial.digest, 0)
@@ -162,3 +174,16 @@ class Fills:
         metrics.UNCACHED.labels("disk").inc()
         view = bind(Uncached, fill.digest, fill.size, fill.route, self._nursery)
         return view() if fill.file is None else view(fill.file.read_held, fill.file.held.covered_to(0))
+
+
+def _tell(fill: Fill) -> None:
+    """How it ended, to its trace."""
+    span = trace.current.get()
+    if span is not None:
+        span.note(
+            {"oci.digest": fill.digest, "cacheproxy.bytes": fill.size, "cacheproxy.result": fill.result}
+        )
+        if isinstance(fill.failure, UpstreamError):
+            span.fail(fill.failure.cause)
+        elif fill.result != "stored":
+            span.fail(fill.result)

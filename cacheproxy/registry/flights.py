@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 import trio
 
+from cacheproxy.core import trace
+
 T = TypeVar("T")
 
 
@@ -17,6 +19,8 @@ class FlightLost(Exception):
 class _Flight(Generic[T]):
     def __init__(self) -> None:
         self.landed = trio.Event()
+        self.span = trace.current.get()
+        """Of who began it."""
         self.result: T | None = None
         self.error: Exception | None = FlightLost("the daemon is shutting down")
 
@@ -38,6 +42,8 @@ class Flights(Generic[T]):
         if flight is None:
             flight = self._flying[key] = _Flight[T]()
             self._nursery.start_soon(self._fly, key, flight, call)
+        else:
+            trace.share(flight.span)
         await flight.landed.wait()
         if flight.error is not None:
             raise flight.error

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from cacheproxy.core.failures import Cause, UpstreamError
+from cacheproxy.core.trace import Attributes, step
 from cacheproxy.upstream import metrics
 from cacheproxy.upstream.causes import cause_of
 from cacheproxy.upstream.pacing import Lane, Pace, parse_ratelimit, parse_retry_after
@@ -59,6 +60,17 @@ class Sender:
         `pace` is that of the host, None for a stranger's. Waits until `deadline` (trio's clock), and never
         longer than a stall. Raises UpstreamError.
         """
+        with step(ask.method, client=True) as span:
+            if span is None:
+                return await self._send(ask, pace, deadline)
+            span.note(self._traced(ask))
+            response = await self._send(ask, pace, deadline)
+            span.note({"http.response.status_code": response.status_code})
+            if _is_news(response.status_code):
+                span.fail(str(response.status_code))
+            return response
+
+    async def _send(self, ask: Ask, pace: Pace | None, deadline: float) -> httpx.Response:
         probe = pace.enter(ask.lane) if pace is not None else False
         began = trio.current_time()
         try:
@@ -102,7 +114,7 @@ class Sender:
             metrics.LAST_SUCCESS.labels(self._upstream).set(time.time())
         if own:
             self._note_ratelimit(response)
-        write = log.warning if status >= 500 or status == 429 else log.info
+        write = log.warning if _is_news(status) else log.info
         write("upstream request", **self._described(ask, seconds), status=status)
 
     def _note_failure(self, ask: Ask, error: UpstreamError, seconds: float) -> None:
@@ -123,15 +135,34 @@ class Sender:
             metrics.RATELIMIT_REMAINING.labels(self._upstream).set(rate.remaining)
 
     def _described(self, ask: Ask, seconds: float) -> dict[str, object]:
-        """Without the query: it may be a signature."""
-        path = ask.url.raw_path.partition(b"?")[0].decode("ascii")
         return {
             "upstream": self._upstream,
             "method": ask.method,
             "host": ask.url.host,
-            "path": path,
+            "path": _path(ask.url),
             "seconds": round(seconds, 4),
         }
+
+    def _traced(self, ask: Ask) -> Attributes:
+        url = ask.url
+        return {
+            "http.request.method": ask.method,
+            "url.full": f"{url.scheme}://{url.netloc.decode('ascii')}{_path(url)}",
+            "server.address": url.host,
+            "server.port": url.port or (443 if url.scheme == "https" else 80),
+            "cacheproxy.upstream": self._upstream,
+            "cacheproxy.kind": ask.kind,
+        }
+
+
+def _path(url: httpx.URL) -> str:
+    """Without the query: it may be a signature."""
+    return url.raw_path.partition(b"?")[0].decode("ascii")
+
+
+def _is_news(status: int) -> bool:
+    """401 is a challenge, 404 an answer."""
+    return status >= 500 or status == 429
 
 
 def failure(error: httpx.HTTPError, host: str, upstream: str) -> UpstreamError:

@@ -306,6 +306,10 @@ registry = "quay.io"
             "1: storage: objects.region means something to s3:// only; take it out",
         ),
         (
+            "[traces]\nsample = 0.1",
+            '2: traces.sample: must be a share in quotes, as "50%"',
+        ),
+        (
             "[storage.objects]\nendpoint = 's3.corp.example'",
             "2: storage.objects.endpoint: is not a URL of this kind; begin it with https:// or http://",
         ),
