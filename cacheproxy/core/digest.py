@@ -6,6 +6,8 @@ import hashlib
 import re
 from typing import Protocol
 
+ALGORITHMS = ("sha256", "sha512")
+
 _CANONICAL = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
