@@ -38,6 +38,10 @@ _TIMED = frozenset({Cause.THROTTLED, Cause.BREAKER})
 """What asking again changes only after a time, which the error tells."""
 
 
+class GaveWay(Exception):
+    """Raised by whoever is delivered to: the slot goes to those in line, and the rest is asked for later."""
+
+
 class Stream(Protocol):
     """An upstream's answer to a GET of a blob, after its header."""
 
@@ -57,6 +61,11 @@ class Stream(Protocol):
     def ranges(self) -> bool: ...
     @property
     def etag(self) -> str | None: ...
+    @property
+    def wanted(self) -> Callable[[], bool]:
+        """Whether others wait in line for the slot that this answer holds."""
+        ...
+
     @property
     def chunks(self) -> AsyncIterator[bytes]:
         """May be left half-way."""
@@ -193,7 +202,7 @@ async def bring(
 ) -> None:
     """Deliver the claim's bytes in order. `deliver` moves `claim.position`; `opened` hears of each answer.
 
-    Raises UpstreamError when every endpoint has failed for good.
+    Raises UpstreamError when every endpoint has failed for good, and what `deliver` raises.
     """
     failures = 0
     while claim.left > 0:

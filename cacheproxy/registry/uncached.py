@@ -16,7 +16,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.fill import WITHHELD, WITHHELD_WHOLE, withheld_from
 from cacheproxy.registry.plan import Claim
-from cacheproxy.registry.transfer import Route, bring
+from cacheproxy.registry.transfer import GaveWay, Route, Stream, bring
 
 log = structlog.get_logger()
 
@@ -24,6 +24,15 @@ WINDOW = WITHHELD_WHOLE + WITHHELD
 """Bytes received and not yet sent before the upstream is made to wait: no less than what can be withheld."""
 
 READ_BACK = 1 << 20
+
+PATIENCE = 5.0
+"""Seconds that a connection may have waited for its reader while others wait in line for one: then it is
+theirs, and the reader gets another once it has read most of what is here. So no number of slow readers keeps
+fills from going on.
+"""
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the line."""
 
 
 class Uncached:
@@ -101,6 +110,9 @@ class _Pump:
         self._taken = offset
         """Offset of the window's first byte."""
         self._failure: Exception | None = None
+        self._stream: Stream | None = None
+        self._waited = 0.0
+        """Seconds that the stream has waited for the reader."""
         self._changed = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
 
@@ -130,10 +142,7 @@ class _Pump:
         with self._scope:
             try:
                 await self._hash_before()
-                claim = Claim(self._start, self._span.stop)
-                await bring(
-                    claim, self._size, self._digest, route, lambda _: None, bind(self._deliver, claim)
-                )
+                await self._bring(Claim(self._start, self._span.stop), route)
                 self._judge(route)
             except UpstreamError as error:
                 self._failure = error
@@ -141,6 +150,19 @@ class _Pump:
                 log.exception("blob cannot be passed through", digest=self._digest)
                 self._failure = BlobBroken(f"the bytes of {self._digest} cannot be had: {error!r}")
         self._changed.unpark_all()
+
+    async def _bring(self, claim: Claim, route: Route) -> None:
+        deliver = bind(self._deliver, claim)
+        while claim.left > 0:
+            try:
+                await bring(claim, self._size, self._digest, route, self._opened, deliver)
+            except GaveWay:
+                route.progress = True
+                while len(self._window) > WINDOW // 2:
+                    await self._changed.park()
+
+    def _opened(self, stream: Stream) -> None:
+        self._stream, self._waited = stream, 0.0
 
     async def _hash_before(self) -> None:
         at = 0
@@ -151,13 +173,24 @@ class _Pump:
             at += len(chunk)
 
     async def _deliver(self, claim: Claim, chunk: bytes) -> None:
-        while self._window and len(self._window) + len(chunk) > WINDOW:
-            await self._changed.park()
         claim.position += len(chunk)
         if self._hasher is not None:
             self._hasher.update(chunk)
         self._window += chunk
         self._changed.unpark_all()
+        while claim.left > 0 and len(self._window) > WINDOW:
+            await self._wait_for_reader()
+
+    async def _wait_for_reader(self) -> None:
+        """Raises GaveWay when others have a better use for the connection."""
+        began = trio.current_time()
+        with trio.move_on_after(LOOK_EVERY):
+            await self._changed.park()
+        self._waited += trio.current_time() - began
+        stream = self._stream
+        # Without ranges all that came would have to come again.
+        if self._waited >= PATIENCE and stream is not None and stream.ranges and stream.wanted():
+            raise GaveWay
 
     def _judge(self, route: Route) -> None:
         """Raises UpstreamError when what was hashed, if anything was, is not the digest's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from cacheproxy.core.failures import Cause, UpstreamError
@@ -27,6 +27,8 @@ class BlobStream:
     etag: str | None
     """A strong one, good for If-Range at the same endpoint."""
     endpoint: int
+    wanted: Callable[[], bool]
+    """Whether others wait in line for the slot that this answer holds."""
     chunks: AsyncIterator[bytes]
     """Raises UpstreamError: TIMEOUT for a stall or a drip, CONNECT for a body that breaks off."""
 
@@ -38,7 +40,7 @@ def range_header(start: int, stop: int | None) -> str | None:
     return f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
 
 
-def opened(answer: Answer, endpoint: int, *, ranged: bool) -> BlobStream:
+def opened(answer: Answer, endpoint: int, wanted: Callable[[], bool], *, ranged: bool) -> BlobStream:
     """The stream behind the head of a 200 or 206. Raises UpstreamError PROTOCOL for a head without sense."""
     headers = answer.headers
     start, total = (0, answer.length) if answer.status == 200 else _part(answer, ranged=ranged)
@@ -50,6 +52,7 @@ def opened(answer: Answer, endpoint: int, *, ranged: bool) -> BlobStream:
         answer.status == 206 or headers.get("accept-ranges", "").strip().lower() == "bytes",
         etag if _STRONG_ETAG.fullmatch(etag) else None,
         endpoint,
+        wanted,
         answer.chunks,
     )
 

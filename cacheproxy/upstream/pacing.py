@@ -82,6 +82,10 @@ class Slots:
         finally:
             self._free[lane].release()
 
+    def wanted(self, lane: Lane) -> bool:
+        """Whether somebody waits in line."""
+        return self._free[lane].statistics().tasks_waiting > 0
+
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
     """Seconds to wait, 0 to LONGEST_PAUSE, by a Retry-After (RFC 9110 section 10.2.3); None: it says nothing.

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial as bind
 from typing import Any
 
 import httpx
@@ -71,6 +72,7 @@ class Registry:
         )
         self._asker = Asker(settings, sender, slots)
         self._mirrors = Mirrors(settings.name, self.endpoints, self._asker)
+        self._slots = slots
         self._paces = paces
 
     @property
@@ -162,7 +164,8 @@ class Registry:
             lane=Lane.BLOB,
         )
         async with self._asker.ask(self.endpoints[endpoint], call) as answer:
-            yield blobstream.opened(answer, endpoint, ranged=wanted is not None)
+            in_line = bind(self._slots.wanted, Lane.BLOB)
+            yield blobstream.opened(answer, endpoint, in_line, ranged=wanted is not None)
 
     async def ping(self, endpoint: int, patience: float) -> float | None:
         """That an endpoint speaks the API, and takes our credentials where it asks for some; in `patience` s.

@@ -10,6 +10,7 @@ import trio
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
+from cacheproxy.upstream.pacing import Lane, Slots
 
 Fault = Callable[["Answer"], None]
 
@@ -27,6 +28,7 @@ class Answer:
     total: int | None
     ranges: bool
     etag: str | None
+    wanted: Callable[[], bool]
     body: bytes
     breaks_after: int | None = None
     """Bytes of the body after which `error` is raised."""
@@ -70,6 +72,10 @@ class FakeUpstream:
     at_once: int = 0
     most_at_once: int = 0
     chunk: int = 64 << 10
+    connections: int = 1000
+
+    def __post_init__(self) -> None:
+        self._slots = Slots(self.name, self.connections)
 
     @property
     def endpoints(self) -> tuple[int, ...]:
@@ -112,6 +118,7 @@ class FakeUpstream:
             len(self.data),
             self.ranges,
             f'"{endpoint}"',
+            lambda: self._slots.wanted(Lane.BLOB),
             self.data[begin:end],
             chunk=self.chunk,
         )
@@ -123,12 +130,13 @@ class FakeUpstream:
         self.answers.append(answer)
         if answer.error_at_once is not None:
             raise answer.error_at_once
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            yield answer
-        finally:
-            self.at_once -= 1
+        async with self._slots.hold(Lane.BLOB):
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            try:
+                yield answer
+            finally:
+                self.at_once -= 1
 
 
 def breaks_after(count: int, cause: Cause = Cause.CONNECT) -> Fault:

@@ -8,7 +8,7 @@ from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.registry.fill import WITHHELD
 from cacheproxy.registry.transfer import Route, Source
-from cacheproxy.registry.uncached import Uncached
+from cacheproxy.registry.uncached import PATIENCE, Uncached
 from tests.registry.conftest import pattern
 from tests.registry.fakes import FakeUpstream, breaks_after, lies, refuses
 
@@ -153,3 +153,78 @@ async def test_fault_of_ours_ends_no_daemon(
         with pytest.raises(BlobBroken):
             await view.available(0, Span(0, SIZE, bounded=False))
         view.close()
+
+
+async def stuck(view: Uncached) -> None:
+    """Its reader takes nothing, and its connection has waited for that for long."""
+    await view.available(0, Span(0, SIZE, bounded=False))
+    await trio.sleep(10 * PATIENCE)
+
+
+async def test_slow_reader_gives_way_to_who_waits_in_line_and_goes_on_later(
+    upstream: FakeUpstream, autojump_clock: MockClock
+) -> None:
+    upstream = FakeUpstream(upstream.data, connections=1)
+    span = Span(0, SIZE, bounded=False)
+    async with trio.open_nursery() as nursery:
+        slow, other = view_of(upstream, nursery), view_of(upstream, nursery)
+        await stuck(slow)
+        with trio.fail_after(2):
+            assert await read(other, span) == upstream.data
+        assert await read(slow, span) == upstream.data
+        slow.close()
+        other.close()
+    (_, _, (start, stop)) = upstream.asked
+    assert start > MIB
+    assert stop == SIZE
+    assert upstream.most_at_once == 1
+
+
+async def test_any_number_of_slow_readers_lets_others_have_their_turn(autojump_clock: MockClock) -> None:
+    upstream, span = FakeUpstream(pattern(SIZE), connections=2), Span(0, SIZE, bounded=False)
+    async with trio.open_nursery() as nursery:
+        views = [view_of(upstream, nursery) for _ in range(10)]
+        for view in views:
+            nursery.start_soon(view.available, 0, span)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(6 * (PATIENCE + 2)):
+            assert await read(view_of(upstream, nursery), span) == upstream.data
+        nursery.cancel_scope.cancel()
+
+
+async def test_reader_keeps_its_connection_while_nobody_waits_in_line(
+    upstream: FakeUpstream, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        view = view_of(upstream, nursery)
+        await stuck(view)
+        assert await read(view, Span(0, SIZE, bounded=False)) == upstream.data
+        view.close()
+    assert upstream.asked == [(0, None)]
+
+
+async def test_reader_that_is_as_fast_as_the_upstream_keeps_its_connection(autojump_clock: MockClock) -> None:
+    upstream = FakeUpstream(pattern(SIZE), rate=SIZE / 60, connections=1)
+    span = Span(0, SIZE, bounded=False)
+    async with trio.open_nursery() as nursery:
+        view, other = view_of(upstream, nursery), view_of(upstream, nursery)
+        nursery.start_soon(read, other, span)
+        assert await read(view, span) == upstream.data
+        await trio.sleep(120)
+        view.close()
+        other.close()
+    assert len(upstream.asked) == 2
+
+
+async def test_upstream_without_ranges_is_not_left(autojump_clock: MockClock) -> None:
+    """It would send again all that came."""
+    upstream, span = FakeUpstream(pattern(SIZE), connections=1, ranges=False), Span(0, SIZE, bounded=False)
+    async with trio.open_nursery() as nursery:
+        slow, other = view_of(upstream, nursery), view_of(upstream, nursery)
+        nursery.start_soon(read, other, span)
+        await stuck(slow)
+        assert await read(slow, span) == upstream.data
+        slow.close()
+        await trio.sleep(1)
+        other.close()
+    assert upstream.asked == [(0, None), (0, None)]

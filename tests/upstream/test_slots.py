@@ -78,3 +78,18 @@ async def test_nobody_waits_for_a_blob_slot_for_ever(autojump_clock: MockClock) 
             assert caught.value.cause is Cause.TIMEOUT
             assert trio.current_time() - began == pytest.approx(SLOT_SECONDS)
         assert await blob(client) == BODY
+
+
+async def test_who_holds_a_blob_slot_is_told_whether_others_wait_for_it(autojump_clock: MockClock) -> None:
+    async with (
+        scripted(lambda _: good(), A, connections=1) as client,
+        trio.open_nursery() as nursery,
+        client.open_blob("a/b", BLOB, endpoint=0) as stream,
+    ):
+        assert not stream.wanted()
+        nursery.start_soon(client.get_manifest, "a/b", "latest")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not stream.wanted()
+        nursery.start_soon(blob, client)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.wanted()
