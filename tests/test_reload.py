@@ -27,9 +27,11 @@ from cacheproxy.upstream.registry import Registry
 from tests.faults.client import Address, Heard, ask, asking
 from tests.origin import Origin
 from tests.origin.content import sha256
+from tests.origin.plan import Plan
 
 MANIFEST = "/v2/one.test/team/app/manifests/1"
-LAYER = bytes(600_000)
+LAYER = bytes(3 << 20)
+"""Large enough that clients get some of it before all of it is here."""
 BLOB = f"/v2/one.test/team/app/blobs/{sha256(LAYER)}"
 
 
@@ -146,9 +148,15 @@ async def test_an_upstream_that_did_not_change_keeps_its_client(
 async def test_a_download_goes_on_although_its_upstream_was_taken_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    slow: list[Plan] = []
+
+    def slowly(plan: Plan) -> None:
+        plan.rate = 100_000.0  # half a minute: a reload takes its time on a busy machine
+        slow.append(plan)
+
     async with running(tmp_path, monkeypatch) as house:
         await house.ask()
-        house.origins["one.test"].rate = len(LAYER) / 1.5
+        house.origins["one.test"].fault({"kind": "blob"}, slowly)
         async with asking(house.address(), BLOB) as asked:
             assert (await asked.head()).status == 200
             begun = await asked.take(50_000)
@@ -156,6 +164,7 @@ async def test_a_download_goes_on_although_its_upstream_was_taken_out(
             await house.reload()
             assert (await house.ask()).status == 404
             await house.alive(2)  # it still needs its client
+            slow[0].rate = None
             assert begun + await asked.rest() == LAYER
         await house.alive(1)
 
