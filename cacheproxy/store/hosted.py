@@ -1,0 +1,360 @@
+"""Rows of hosted repositories: what is pushed into them, what is taken out, and what they list.
+
+Each change is one transaction, which also notes what may have lost its last reason to be here (`review.py`).
+Whoever takes a reason away gives `keep_until`: so long at least everything else stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial as bind
+from typing import TypeVar
+
+from cacheproxy.core.digest import Digest
+from cacheproxy.core.manifest import ParsedManifest
+from cacheproxy.core.settings import Settings
+from cacheproxy.store import queries
+from cacheproxy.store.database import Database, Row, Tx
+from cacheproxy.store.errors import CommitUnknown, Conflict
+from cacheproxy.store.pushing import HOLD, NoRepository
+from cacheproxy.store.review import BLOB, enqueue
+
+T = TypeVar("T")
+
+FIND = "SELECT id, settings FROM repository WHERE name = :name AND kind = 'hosted'"
+CREATE = """
+INSERT INTO repository (name, kind, upstream, created, settings)
+VALUES (:name, 'hosted', NULL, :now, :settings)
+ON CONFLICT (name) DO NOTHING
+"""
+CONFIGURE = "UPDATE repository SET settings = :settings WHERE name = :name AND kind = 'hosted' RETURNING id"
+RENAME = "UPDATE repository SET name = :new WHERE name = :old AND kind = 'hosted' RETURNING id"
+
+HAS_BLOB = "SELECT 1 FROM link WHERE repository = :repository AND digest = :digest"
+HAS_IMAGE = "SELECT media_type FROM image WHERE repository = :repository AND digest = :digest"
+TAGGED = "SELECT digest FROM tag WHERE repository = :repository AND name = :name"
+USAGE = """
+SELECT
+    (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM link WHERE repository = :repository),
+    (SELECT count(*) FROM image WHERE repository = :repository)
+"""
+
+DROP_TAG = "DELETE FROM tag WHERE repository = :repository AND name = :name RETURNING digest"
+DROP_TAGS = "DELETE FROM tag WHERE repository = :repository AND digest = :digest RETURNING name"
+REFERENCES = "SELECT digest FROM reference WHERE repository = :repository AND image = :digest"
+CHILDREN = "SELECT digest FROM child WHERE repository = :repository AND image = :digest"
+REFERRERS = "SELECT digest FROM image WHERE repository = :repository AND subject = :digest"
+DROP_IMAGE = "DELETE FROM image WHERE repository = :repository AND digest = :digest"
+DROP_MANIFEST = """
+DELETE FROM manifest WHERE digest = :digest AND NOT EXISTS (SELECT 1 FROM image WHERE image.digest = :digest)
+"""
+KEEP = """
+UPDATE link SET keep_until = :keep_until
+WHERE repository = :repository AND digest = :digest AND keep_until < :keep_until
+"""
+
+ALL_IMAGES = "SELECT digest FROM image WHERE repository = :repository"
+ALL_LINKS = "SELECT digest FROM link WHERE repository = :repository"
+EMPTY = (
+    "DELETE FROM tag WHERE repository = :repository",
+    "DELETE FROM pin WHERE repository = :repository",
+    "DELETE FROM upload WHERE repository = :repository",
+    "DELETE FROM review WHERE repository = :repository",
+    "DELETE FROM image WHERE repository = :repository",
+    "DELETE FROM link WHERE repository = :repository",
+    "DELETE FROM repository WHERE id = :repository",
+)
+
+TAGS = """
+SELECT tag.name FROM repository JOIN tag ON tag.repository = repository.id
+WHERE repository.name = :repository AND tag.name > :last
+ORDER BY tag.name LIMIT :n
+"""
+NAMES = "SELECT name FROM repository WHERE name > :last ORDER BY name LIMIT :n"
+LISTED = """
+SELECT image.digest, image.media_type, image.artifact_type, image.size, manifest.body
+FROM repository
+JOIN image ON image.repository = repository.id
+JOIN manifest ON manifest.digest = image.digest
+WHERE repository.name = :repository AND image.subject = :subject AND image.digest > :last
+    AND (CAST(:artifact_type AS TEXT) IS NULL OR image.artifact_type = :artifact_type)
+ORDER BY image.digest LIMIT :n
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A manifest as it came."""
+
+    digest: Digest
+    body: bytes
+    parsed: ParsedManifest
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a manifest was not taken; one of these is not empty, or true."""
+
+    missing: tuple[Digest, ...] = ()
+    """Blobs, or manifests of an index that must not be sparse."""
+    fixed: tuple[str, ...] = ()
+    """Tags that mean another image, and must not move."""
+    retyped: str = ""
+    """The media type under which the same bytes are here."""
+    over: str = ""
+    """What there is too much of: "bytes", "images"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    fresh: bool
+    """The repository did not have the image."""
+    moved: dict[str, Digest | None] = field(default_factory=dict)
+    """The tags that came to mean it, with what they meant before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    digest: Digest
+    media_type: str
+    artifact_type: str | None
+    size: int
+    body: bytes
+
+
+class Hosted:
+    """Raises StoreSuspect and StoreBusy; what writes, those, StoreFull, Conflict and CommitUnknown too.
+
+    All that names a repository raises NoRepository, but the lists. Times are seconds since the epoch.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def settings(self, name: str) -> Settings | None:
+        """None: there is no hosted repository of that name. Quick: asked for each request."""
+        row = await self._database.read(lambda tx: tx.one(FIND, name=name))
+        return None if row is None else Settings.parse(row[1])
+
+    async def create(self, name: str, settings: Settings, now: float) -> bool:
+        """False: there is a repository of that name."""
+
+        def create(tx: Tx) -> bool:
+            if tx.one(queries.REPOSITORY_ID, name=name) is not None:
+                return False
+            tx.run(CREATE, name=name, now=now, settings=settings.text())
+            return True
+
+        return await self._database.write(create)
+
+    async def configure(self, name: str, settings: Settings) -> None:
+        def configure(tx: Tx) -> None:
+            if tx.one(CONFIGURE, name=name, settings=settings.text()) is None:
+                raise NoRepository(name)
+
+        await self._settle(configure)
+
+    async def rename(self, old: str, new: str) -> bool:
+        """False: there is a repository named `new`."""
+
+        def rename(tx: Tx) -> bool:
+            if tx.one(queries.REPOSITORY_ID, name=new) is not None:
+                return False
+            if tx.one(RENAME, old=old, new=new) is None:
+                raise NoRepository(old)
+            return True
+
+        return await self._database.write(rename)
+
+    async def delete(self, name: str, now: float, *, force: bool) -> bool:
+        """The repository with all that is in it. False: it has images, and `force` was not given."""
+        return await self._database.write(bind(_delete_repository, name, now, force))
+
+    async def put(self, name: str, pushed: Pushed, now: float, keep_until: float) -> Put | Refused:
+        """Take a manifest, its references and its tags, all or nothing."""
+        try:
+            return await self._settle(bind(_put, name, pushed, now, keep_until))
+        except Conflict:
+            # What it names went between the look and the write, on a database that lets both begin.
+            return Refused(missing=tuple(sorted({blob.digest for blob in pushed.parsed.blobs})))
+
+    async def untag(self, name: str, tag: str, keep_until: float) -> Digest | None:
+        """Take a tag away: what it meant, or None when there is none."""
+        return await self._database.write(bind(_untag, name, tag, keep_until))
+
+    async def remove(self, name: str, digest: Digest, keep_until: float) -> tuple[str, ...] | None:
+        """Take an image away, with the tags that mean it: these, or None when there is no such image."""
+        return await self._database.write(bind(_remove, name, digest, keep_until))
+
+    async def tags(self, name: str, last: str, n: int) -> list[str]:
+        """Up to `n` tags behind `last`, in order."""
+        rows = await self._database.scan(lambda tx: tx.all(TAGS, repository=name, last=last, n=n))
+        return [tag for (tag,) in rows]
+
+    async def names(self, last: str, n: int) -> list[str]:
+        """Up to `n` repositories, hosted and cached, behind `last`, in order."""
+        rows = await self._database.scan(lambda tx: tx.all(NAMES, last=last, n=n))
+        return [name for (name,) in rows]
+
+    async def referrers(
+        self, name: str, subject: Digest, artifact_type: str | None, last: str, n: int
+    ) -> list[Referrer]:
+        """Up to `n` images behind `last` that have this subject, in the order of their digests."""
+        named = {"repository": name, "subject": subject, "artifact_type": artifact_type, "last": last, "n": n}
+        rows = await self._database.scan(lambda tx: tx.all(LISTED, **named))
+        return [Referrer(Digest.parse(row[0]), *row[1:]) for row in rows]
+
+    async def usage(self, name: str) -> tuple[int, int]:
+        """(bytes, images)."""
+        return await self._database.scan(lambda tx: _usage(tx, _found(tx, name)[0]))
+
+    async def _settle(self, fn: Callable[[Tx], T]) -> T:
+        """A write that may be done twice; so when nobody knows whether it was done, it is done again."""
+        try:
+            return await self._database.write(fn)
+        except CommitUnknown:
+            return await self._database.write(fn)
+
+
+def _found(tx: Tx, name: str) -> tuple[int, Settings]:
+    row = tx.one(FIND, name=name)
+    if row is None:
+        raise NoRepository(name)
+    return int(row[0]), Settings.parse(row[1])
+
+
+def _put(name: str, pushed: Pushed, now: float, keep_until: float, tx: Tx) -> Put | Refused:
+    repository, settings = _found(tx, name)
+    here: Row | None = tx.one(HAS_IMAGE, repository=repository, digest=pushed.digest)
+    if here is not None and here[0] != pushed.parsed.media_type:
+        return Refused(retyped=here[0])
+    meant = {tag: _meaning(tx, repository, tag) for tag in pushed.tags}
+    moved = {tag: digest for tag, digest in meant.items() if digest != pushed.digest}
+    fixed = tuple(tag for tag, digest in moved.items() if digest is not None and not settings.movable(tag))
+    if fixed:
+        return Refused(fixed=fixed)
+    missing = _missing(tx, repository, pushed.parsed, settings, now)
+    if missing:
+        return Refused(missing=missing)
+    if here is None:
+        over = _over(tx, repository, settings)
+        if over:
+            return Refused(over=over)
+        _add(tx, repository, pushed, now)
+    for tag in sorted(moved):
+        tx.run(queries.MOVE_TAG, repository=repository, name=tag, digest=pushed.digest, now=now)
+    enqueue(tx, repository, [digest for digest in moved.values() if digest is not None], keep_until)
+    return Put(here is None, moved)
+
+
+def _meaning(tx: Tx, repository: int, tag: str) -> Digest | None:
+    row = tx.one(TAGGED, repository=repository, name=tag)
+    return None if row is None else Digest.parse(row[0])
+
+
+def _missing(
+    tx: Tx, repository: int, parsed: ParsedManifest, settings: Settings, now: float
+) -> tuple[Digest, ...]:
+    """What the manifest names and the repository has not got.
+
+    A layer that names where else it is to be had need not be here (image-spec, "foreign" layers).
+    """
+    needed = sorted({blob.digest for blob in parsed.blobs if not blob.urls})
+    missing = [digest for digest in needed if not _has(tx, repository, digest, now)]
+    if not settings.sparse:
+        children = sorted({child.digest for child in parsed.manifests})
+        missing += [
+            child for child in children if tx.one(HAS_IMAGE, repository=repository, digest=child) is None
+        ]
+    return tuple(missing)
+
+
+def _has(tx: Tx, repository: int, digest: Digest, now: float) -> bool:
+    linked = tx.one(HAS_BLOB, repository=repository, digest=digest)
+    return linked is not None and tx.one(HOLD, digest=digest, now=now) is not None
+
+
+def _over(tx: Tx, repository: int, settings: Settings) -> str:
+    if settings.quota_bytes is None and settings.quota_images is None:
+        return ""
+    stored, images = _usage(tx, repository)
+    if settings.quota_bytes is not None and stored > settings.quota_bytes:
+        return "bytes"
+    return "images" if settings.quota_images is not None and images >= settings.quota_images else ""
+
+
+def _usage(tx: Tx, repository: int) -> tuple[int, int]:
+    row = tx.one(USAGE, repository=repository)
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
+def _add(tx: Tx, repository: int, pushed: Pushed, now: float) -> None:
+    parsed = pushed.parsed
+    tx.run(queries.ADD_MANIFEST, digest=pushed.digest, body=pushed.body)
+    tx.run(
+        queries.ADD_IMAGE,
+        repository=repository,
+        digest=pushed.digest,
+        media_type=parsed.media_type,
+        artifact_type=parsed.artifact_type,
+        size=len(pushed.body),
+        subject=None if parsed.subject is None else parsed.subject.digest,
+        now=now,
+    )
+    for blob in sorted({blob.digest for blob in parsed.blobs}):
+        if tx.one(HAS_BLOB, repository=repository, digest=blob) is not None:
+            tx.run(queries.ADD_REFERENCE, repository=repository, image=pushed.digest, digest=blob)
+    for child in sorted({child.digest for child in parsed.manifests}):
+        tx.run(queries.ADD_CHILD, repository=repository, image=pushed.digest, digest=child)
+
+
+def _untag(name: str, tag: str, keep_until: float, tx: Tx) -> Digest | None:
+    repository, _ = _found(tx, name)
+    row = tx.one(DROP_TAG, repository=repository, name=tag)
+    if row is None:
+        return None
+    enqueue(tx, repository, [row[0]], keep_until)
+    return Digest.parse(row[0])
+
+
+def _remove(name: str, digest: Digest, keep_until: float, tx: Tx) -> tuple[str, ...] | None:
+    repository, _ = _found(tx, name)
+    if tx.one(HAS_IMAGE, repository=repository, digest=digest) is None:
+        return None
+    tags = tuple(sorted(tag for (tag,) in tx.all(DROP_TAGS, repository=repository, digest=digest)))
+    drop_image(tx, repository, digest, keep_until)
+    return tags
+
+
+def drop_image(tx: Tx, repository: int, digest: str, keep_until: float) -> None:
+    """The image, which no tag means any more. What it named, and what names it, is to be looked at."""
+    blobs = _column(tx.all(REFERENCES, repository=repository, digest=digest))
+    children = _column(tx.all(CHILDREN, repository=repository, digest=digest))
+    referrers = _column(tx.all(REFERRERS, repository=repository, digest=digest))
+    tx.run(DROP_IMAGE, repository=repository, digest=digest)
+    tx.run(DROP_MANIFEST, digest=digest)
+    for blob in sorted(blobs):
+        tx.run(KEEP, repository=repository, digest=blob, keep_until=keep_until)
+    enqueue(tx, BLOB, blobs, keep_until)
+    enqueue(tx, repository, [*children, *referrers], keep_until)
+
+
+def _delete_repository(name: str, now: float, force: bool, tx: Tx) -> bool:
+    repository, _ = _found(tx, name)
+    images = _column(tx.all(ALL_IMAGES, repository=repository))
+    if images and not force:
+        return False
+    blobs = _column(tx.all(ALL_LINKS, repository=repository))
+    for statement in EMPTY:
+        tx.run(statement, repository=repository)
+    for digest in sorted(images):
+        tx.run(DROP_MANIFEST, digest=digest)
+    enqueue(tx, BLOB, blobs, now)
+    return True
+
+
+def _column(rows: Iterable[Sequence[str]]) -> list[str]:
+    return [row[0] for row in rows]

@@ -1,0 +1,278 @@
+"""Hosted repositories in the rows, on both databases."""
+
+from __future__ import annotations
+
+import pytest
+
+from cacheproxy.core import manifest as manifests
+from cacheproxy.core.digest import Digest
+from cacheproxy.core.settings import Settings
+from cacheproxy.store.database import Database
+from cacheproxy.store.hosted import Hosted, Pushed, Put, Refused
+from cacheproxy.store.pushing import NoRepository, Pushing
+from cacheproxy.store.records import Records
+from tests.store.hosting import rows
+from tests.store.images import (
+    CHILD,
+    CONFIG_BYTES,
+    CONFIG_DIGEST,
+    IMAGE,
+    INDEX,
+    LAYER_BYTES,
+    LAYER_DIGEST,
+    image,
+    index,
+    record,
+)
+
+TEAM = "team/app"
+REVIEWS = "SELECT repository, digest, due FROM review WHERE due > 500 ORDER BY repository, digest"
+
+
+@pytest.fixture
+async def hosted(database: Database) -> Hosted:
+    hosted = Hosted(database)
+    assert await hosted.create(TEAM, Settings(), 1.0)
+    await blobs(database, TEAM)
+    return hosted
+
+
+async def blobs(database: Database, repository: str) -> None:
+    """The repository has the layer and the configuration of `image`."""
+    pushing = Pushing(database)
+    for digest, data, generation in ((CONFIG_DIGEST, CONFIG_BYTES, 1), (LAYER_DIGEST, LAYER_BYTES, 2)):
+        place = f"blobs/sha256/{digest.hex[:2]}/{digest.hex}.{generation}"
+        await pushing.record(repository, "0" * 32, digest, len(data), place, generation, 10.0, 500.0)
+
+
+def pushed(body: bytes, *tags: str) -> Pushed:
+    return Pushed(Digest.of(body), body, manifests.parse(body), tags)
+
+
+async def put(hosted: Hosted, body: bytes, *tags: str, name: str = TEAM) -> Put | Refused:
+    return await hosted.put(name, pushed(body, *tags), 100.0, 600.0)
+
+
+async def test_an_image_is_taken_with_its_tags(hosted: Hosted, records: Records) -> None:
+    body = image()
+    assert await put(hosted, body, "1", "latest") == Put(True, {"1": None, "latest": None})
+    row = await records.image(TEAM, Digest.of(body))
+    assert row is not None
+    assert (row.body, row.media_type) == (body, IMAGE)
+    for tag in ("1", "latest"):
+        meant = await records.tag(TEAM, tag)
+        assert meant is not None
+        assert meant.digest == Digest.of(body)
+
+
+async def test_the_same_image_again_is_no_change(hosted: Hosted) -> None:
+    await put(hosted, image(), "1")
+    assert await put(hosted, image(), "1") == Put(False, {})
+
+
+async def test_a_tag_moves_and_what_it_meant_is_looked_at(hosted: Hosted, database: Database) -> None:
+    old, new = image(note="old"), image(note="new")
+    await put(hosted, old, "1")
+    assert await put(hosted, new, "1") == Put(True, {"1": Digest.of(old)})
+    found = await rows(database, REVIEWS)
+    assert [(digest, due) for _, digest, due in found] == [(Digest.of(old), 600.0)]
+
+
+async def test_a_tag_that_is_fixed_does_not_move(hosted: Hosted, records: Records) -> None:
+    await hosted.configure(TEAM, Settings(immutable=True, except_tags=("dev",)))
+    old, new = image(note="old"), image(note="new")
+    await put(hosted, old, "1", "dev")
+    assert await put(hosted, new, "1", "dev") == Refused(fixed=("1",))
+    assert await records.image(TEAM, Digest.of(new)) is None
+    assert isinstance(await put(hosted, old, "1"), Put)
+    assert isinstance(await put(hosted, new, "dev"), Put)
+
+
+async def test_an_image_without_its_blobs_is_refused(hosted: Hosted, records: Records) -> None:
+    await hosted.create("team/empty", Settings(), 1.0)
+    refused = await put(hosted, image(), "1", name="team/empty")
+    assert refused == Refused(missing=tuple(sorted([CONFIG_DIGEST, LAYER_DIGEST])))
+    assert await records.tag("team/empty", "1") is None
+
+
+async def test_bytes_that_are_only_named_do_not_count(hosted: Hosted, database: Database) -> None:
+    await database.write(
+        lambda tx: tx.run(
+            "UPDATE blob SET generation = 0, location = '' WHERE digest = :digest", digest=LAYER_DIGEST
+        )
+    )
+    assert await put(hosted, image()) == Refused(missing=(LAYER_DIGEST,))
+
+
+async def test_a_layer_that_is_to_be_had_elsewhere_need_not_be_here(hosted: Hosted) -> None:
+    body = image().replace(b'"size": 7', b'"size": 7, "urls": ["https://elsewhere.example/layer"]')
+    body = body.replace(LAYER_DIGEST.encode(), Digest.of(b"foreign").encode())
+    assert isinstance(await put(hosted, body), Put)
+
+
+async def test_an_index_may_be_sparse_unless_it_must_not(hosted: Hosted) -> None:
+    assert isinstance(await put(hosted, index(CHILD)), Put)
+    await hosted.configure(TEAM, Settings(sparse=False))
+    here = image()
+    await put(hosted, here)
+    assert await put(hosted, index(Digest.of(here), CHILD)) == Refused(missing=(CHILD,))
+    assert isinstance(await put(hosted, index(Digest.of(here))), Put)
+
+
+async def test_the_same_bytes_are_of_one_type(hosted: Hosted) -> None:
+    body = b'{"schemaVersion": 2, "manifests": []}'
+    await hosted.put(TEAM, Pushed(Digest.of(body), body, manifests.parse(body, INDEX)), 100.0, 600.0)
+    docker = "application/vnd.docker.distribution.manifest.list.v2+json"
+    other = Pushed(Digest.of(body), body, manifests.parse(body, docker))
+    assert await hosted.put(TEAM, other, 100.0, 600.0) == Refused(retyped=INDEX)
+
+
+@pytest.mark.parametrize(
+    ("settings", "over"),
+    [
+        (Settings(quota_bytes=len(LAYER_BYTES) + len(CONFIG_BYTES) - 1), "bytes"),
+        (Settings(quota_bytes=len(LAYER_BYTES) + len(CONFIG_BYTES)), ""),
+        (Settings(quota_images=1), "images"),
+        (Settings(quota_images=2), ""),
+    ],
+)
+async def test_a_quota_is_a_limit(hosted: Hosted, settings: Settings, over: str) -> None:
+    await put(hosted, image(note="one"))
+    await hosted.configure(TEAM, settings)
+    answer = await put(hosted, image(note="two"))
+    assert (answer.over if isinstance(answer, Refused) else "") == over
+    assert await put(hosted, image(note="one"), "again") == Put(False, {"again": None})
+
+
+async def test_a_tag_is_taken_away_and_its_image_stays(
+    hosted: Hosted, records: Records, database: Database
+) -> None:
+    body = image()
+    await put(hosted, body, "1", "2")
+    assert await hosted.untag(TEAM, "1", 700.0) == Digest.of(body)
+    assert await hosted.untag(TEAM, "1", 700.0) is None
+    assert await records.tag(TEAM, "1") is None
+    assert await records.image(TEAM, Digest.of(body)) is not None
+    assert [row[1:] for row in await rows(database, REVIEWS)] == [(Digest.of(body), 700.0)]
+
+
+async def test_an_image_goes_with_its_tags(hosted: Hosted, records: Records, database: Database) -> None:
+    body = image()
+    await put(hosted, body, "1", "2")
+    assert await hosted.remove(TEAM, Digest.of(body), 700.0) == ("1", "2")
+    assert await hosted.remove(TEAM, Digest.of(body), 700.0) is None
+    assert await records.image(TEAM, Digest.of(body)) is None
+    assert await records.tag(TEAM, "1") is None
+    assert await rows(database, "SELECT count(*) FROM manifest") == [(0,)]
+    looked_at = {
+        digest for number, digest, due in await rows(database, REVIEWS) if number == 0 and due == 700.0
+    }
+    assert looked_at == {CONFIG_DIGEST, LAYER_DIGEST}
+    kept = await rows(database, "SELECT DISTINCT keep_until FROM link")
+    assert kept == [(700.0,)]
+
+
+async def test_children_and_referrers_of_what_goes_are_looked_at(hosted: Hosted, database: Database) -> None:
+    child = image(note="child")
+    above = index(Digest.of(child))
+    signature = image(subject=Digest.of(above))
+    for body in (child, above, signature):
+        await put(hosted, body)
+    await hosted.remove(TEAM, Digest.of(above), 700.0)
+    found = {digest for number, digest, _ in await rows(database, REVIEWS) if number != 0}
+    assert found == {Digest.of(child), Digest.of(signature)}
+
+
+async def test_a_body_that_another_repository_has_stays(
+    hosted: Hosted, records: Records, database: Database
+) -> None:
+    body = image()
+    await put(hosted, body)
+    await hosted.create("team/other", Settings(), 1.0)
+    await blobs(database, "team/other")
+    await put(hosted, body, name="team/other")
+    await hosted.remove(TEAM, Digest.of(body), 700.0)
+    assert await records.image("team/other", Digest.of(body)) is not None
+
+
+async def test_tags_are_listed_by_the_page(hosted: Hosted) -> None:
+    await put(hosted, image(), *(f"v{number:03}" for number in range(10)))
+    assert await hosted.tags(TEAM, "", 4) == ["v000", "v001", "v002", "v003"]
+    assert await hosted.tags(TEAM, "v003", 4) == ["v004", "v005", "v006", "v007"]
+    assert await hosted.tags(TEAM, "v0075", 4) == ["v008", "v009"]
+    assert await hosted.tags("team/none", "", 4) == []
+
+
+async def test_repositories_are_listed_by_the_page(hosted: Hosted, records: Records) -> None:
+    await record(records, image(), "1")
+    await hosted.create("a/b", Settings(), 1.0)
+    assert await hosted.names("", 2) == ["a/b", "docker-hub/library/alpine"]
+    assert await hosted.names("docker-hub/library/alpine", 2) == [TEAM]
+
+
+async def test_referrers_are_listed_by_the_page_and_by_type(hosted: Hosted) -> None:
+    subject = Digest.of(image())
+    bodies = [image(subject=subject, note=str(n), artifact=f"application/x{n % 2}") for n in range(4)]
+    for body in bodies:
+        await put(hosted, body)
+    everything = sorted(map(Digest.of, bodies))
+    listed = await hosted.referrers(TEAM, subject, None, "", 3)
+    assert [referrer.digest for referrer in listed] == everything[:3]
+    listed = await hosted.referrers(TEAM, subject, None, everything[2], 3)
+    assert [referrer.digest for referrer in listed] == everything[3:]
+    odd = await hosted.referrers(TEAM, subject, "application/x1", "", 9)
+    assert {referrer.body for referrer in odd} == {bodies[1], bodies[3]}
+
+
+async def test_a_repository_is_created_once(hosted: Hosted) -> None:
+    settings = Settings(immutable=True, description="ours")
+    assert await hosted.create("team/new", settings, 5.0)
+    assert await hosted.settings("team/new") == settings
+    assert not await hosted.create("team/new", Settings(), 6.0)
+    assert await hosted.settings("team/new") == settings
+
+
+async def test_a_cached_repositorys_name_is_taken(hosted: Hosted, records: Records) -> None:
+    await record(records, image(), "1")
+    assert not await hosted.create("docker-hub/library/alpine", Settings(), 5.0)
+    assert await hosted.settings("docker-hub/library/alpine") is None
+
+
+async def test_a_repository_is_renamed_with_all_it_has(hosted: Hosted, records: Records) -> None:
+    body = image()
+    await put(hosted, body, "1")
+    assert await hosted.rename(TEAM, "team/renamed")
+    assert await records.image("team/renamed", Digest.of(body)) is not None
+    assert await records.image(TEAM, Digest.of(body)) is None
+    await hosted.create(TEAM, Settings(), 1.0)
+    assert not await hosted.rename(TEAM, "team/renamed")
+
+
+async def test_a_repository_with_images_goes_only_by_force(hosted: Hosted, database: Database) -> None:
+    await put(hosted, image(), "1")
+    assert not await hosted.delete(TEAM, 900.0, force=False)
+    assert await hosted.delete(TEAM, 900.0, force=True)
+    assert await hosted.settings(TEAM) is None
+    for table in ("image", "manifest", "tag", "link", "reference", "repository"):
+        assert await rows(database, f"SELECT count(*) FROM {table}") == [(0,)]
+    assert {row[1] for row in await rows(database, REVIEWS)} == {CONFIG_DIGEST, LAYER_DIGEST}
+
+
+async def test_usage_counts_each_blob_once(hosted: Hosted) -> None:
+    await put(hosted, image(note="one"))
+    await put(hosted, image(note="two"))
+    assert await hosted.usage(TEAM) == (len(LAYER_BYTES) + len(CONFIG_BYTES), 2)
+
+
+async def test_what_is_not_there_is_said(hosted: Hosted) -> None:
+    for attempt in (
+        put(hosted, image(), name="team/none"),
+        hosted.untag("team/none", "1", 1.0),
+        hosted.remove("team/none", CHILD, 1.0),
+        hosted.delete("team/none", 1.0, force=True),
+        hosted.rename("team/none", "x"),
+        hosted.configure("team/none", Settings()),
+        hosted.usage("team/none"),
+    ):
+        with pytest.raises(NoRepository):
+            await attempt
