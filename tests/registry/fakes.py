@@ -105,7 +105,18 @@ class FakeUpstream:
         stop: int | None = None,
         etag: str | None = None,
     ) -> AsyncIterator[Answer]:
-        await trio.lowlevel.checkpoint()
+        async with self._slots.hold(Lane.BLOB):
+            answer = self._answer(endpoint, start, stop, etag)
+            if answer.error_at_once is not None:
+                raise answer.error_at_once
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            try:
+                yield answer
+            finally:
+                self.at_once -= 1
+
+    def _answer(self, endpoint: int, start: int, stop: int | None, etag: str | None) -> Answer:
         ranged = self.ranges and (start > 0 or stop is not None)
         begin, end = (start, stop or len(self.data)) if ranged else (0, len(self.data))
         answer = Answer(
@@ -128,15 +139,7 @@ class FakeUpstream:
         if self.faults:
             self.faults.pop(0)(answer)
         self.answers.append(answer)
-        if answer.error_at_once is not None:
-            raise answer.error_at_once
-        async with self._slots.hold(Lane.BLOB):
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-            try:
-                yield answer
-            finally:
-                self.at_once -= 1
+        return answer
 
 
 def breaks_after(count: int, cause: Cause = Cause.CONNECT) -> Fault:
