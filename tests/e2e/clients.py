@@ -101,14 +101,17 @@ class Podman(Client):
     def __init__(self, folder: Path, mirror: str) -> None:
         super().__init__(folder, mirror)
         self.registries = folder / "registries.conf"
-        self.registries.write_text(self.registries_conf())
+        self.use(mirror)
         self.policy = folder / "policy.json"
         self.policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
 
-    def registries_conf(self) -> str:
-        return (
-            '[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n'
-            f'[[registry.mirror]]\nlocation = "{self.mirror}"\ninsecure = true\n'
+    def use(self, *mirrors: str) -> None:
+        """These mirrors in this order."""
+        self.registries.write_text(self.registries_conf(*mirrors))
+
+    def registries_conf(self, *mirrors: str) -> str:
+        return '[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n' + "".join(
+            f'[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true\n' for mirror in mirrors
         )
 
     def pull(self, tag: str) -> str:
@@ -131,8 +134,8 @@ class Buildah(Podman):
 
     program = "buildah"
 
-    def registries_conf(self) -> str:
-        return f'[[registry]]\nprefix = "docker.io"\nlocation = "{self.mirror}/docker.io"\ninsecure = true\n'
+    def registries_conf(self, *mirrors: str) -> str:
+        return f'[[registry]]\nprefix = "docker.io"\nlocation = "{mirrors[0]}/docker.io"\ninsecure = true\n'
 
 
 class Docker(Client):
@@ -163,23 +166,19 @@ class Containerd(Client):
     def __init__(self, folder: Path, mirror: str, ctr: str) -> None:
         super().__init__(folder, mirror)
         self.program = ctr
-        hosts = folder / "certs.d" / "docker.io" / "hosts.toml"
-        hosts.parent.mkdir(parents=True)
-        url = f"http://{mirror}"
-        hosts.write_text(f'server = "{url}"\n[host."{url}"]\ncapabilities = ["pull", "resolve"]\n')
+        self.hosts = folder / "certs.d"
+        (self.hosts / "docker.io").mkdir(parents=True)
+        self.use(mirror)
+
+    def use(self, *mirrors: str) -> None:
+        """These mirrors in this order, and nobody else."""
+        hosts = "".join(f'[host."http://{host}"]\ncapabilities = ["pull", "resolve"]\n' for host in mirrors)
+        file = self.hosts / "docker.io" / "hosts.toml"
+        file.write_text(f'server = "http://{mirrors[0]}"\n{hosts}')
 
     def pull(self, tag: str) -> str:
-        hosts = ("--hosts-dir", self.folder / "certs.d")
-        self.ctr(
-            "images",
-            "pull",
-            *hosts,
-            "--snapshotter",
-            "native",
-            "--platform",
-            "linux/amd64",
-            f"{OFFICIAL}:{tag}",
-        )
+        options = ("--hosts-dir", self.hosts, "--snapshotter", "native", "--platform", "linux/amd64")
+        self.ctr("images", "pull", *options, f"{OFFICIAL}:{tag}")
         rows = [line.split() for line in self.ctr("images", "list", f"name=={OFFICIAL}:{tag}").splitlines()]
         return rows[1][2]
 
@@ -189,7 +188,10 @@ class Containerd(Client):
             raise ProgramError(f"containerd still holds {left}")
 
     def ctr(self, *words: str | Path) -> str:
-        return self.run(self.program, "--address", self.folder / "containerd.sock", *words)
+        return self.run(*self.command(*words))
+
+    def command(self, *words: str | Path) -> tuple[str | Path, ...]:
+        return self.program, "--address", self.folder / "containerd.sock", *words
 
 
 CONTAINERD_1 = """\

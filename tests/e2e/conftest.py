@@ -13,6 +13,9 @@ from tests.e2e import images
 from tests.e2e.clients import CLIENTS
 from tests.e2e.disks import memory_disk, unmount_below
 from tests.e2e.programs import TOOLS
+from tests.e2e.stores import Shared
+from tests.e2e.stores import shared as shared_stores
+from tests.seaweed import Seaweed
 
 TEST_WITHIN = 300
 """Seconds for one test, whatever its clients do."""
@@ -58,6 +61,12 @@ def library(scratch: Path) -> images.Library:
 def folder(scratch: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as made:
         yield Path(made)
+
+
+@pytest.fixture
+def shared(seaweed_server: Seaweed, folder: Path) -> Iterator[Shared]:
+    with shared_stores(seaweed_server, folder) as stores:
+        yield stores
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ DAEMON = """\
 [server]
 listen = ["127.0.0.1:{port}"]
 metrics = "127.0.0.1:{metrics_port}"
+{server}
 
 [storage]
 state = "{folder}/state"
@@ -46,6 +47,7 @@ default = true
 allow_addresses = ["127.0.0.0/8"]
 {options}
 """
+STORED_WITHIN = 60.0
 LOGGED_WITHIN = 5.0
 """Seconds from an answer to its line in the access log, on a busy machine."""
 _BLOB_READ = re.compile(r'"GET /v2/\S+/blobs/(?P<digest>[^?\s]+)\S* HTTP/1\.1" 20[06] ')
@@ -94,11 +96,23 @@ class Daemon(Server):
         self.process.wait()
         self.ends_with = -signal.SIGKILL
 
-    def metric(self, name: str) -> float:
-        """A metric's value, all its labels together."""
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value, all of it together that has these labels."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if re.split(r"[ {]", line)[0] == name)
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if re.split(r"[ {]", line)[0] == name and all(each in line for each in wanted)
+        )
+
+    def stored(self) -> None:
+        """Wait until what was fetched is stored: clients have it before."""
+        deadline = time.monotonic() + STORED_WITHIN
+        while self.metric("cacheproxy_fills_running"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 class OriginProcess(Server):
@@ -132,7 +146,14 @@ def distribution(store: Path, folder: Path) -> Iterator[Distribution]:
 
 @contextmanager
 def daemon(
-    folder: Path, upstream: str, *, port: int = 0, storage: str = "", cache: str = "", options: str = ""
+    folder: Path,
+    upstream: str,
+    *,
+    port: int = 0,
+    server: str = "",
+    storage: str = "",
+    cache: str = "",
+    options: str = "",
 ) -> Iterator[Daemon]:
     """Our daemon in front of `upstream`, which it calls docker.io and asks for bare names too."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +165,7 @@ def daemon(
             metrics_port=metrics_port,
             folder=folder,
             upstream=upstream,
+            server=server,
             storage=storage,
             cache=cache,
             options=options,

@@ -38,7 +38,7 @@ def contents(root: Path) -> dict[Path, bytes]:
 class ConfiguredPodman(Podman):
     """Reads the folder that client-config wrote, as a user's own."""
 
-    def registries_conf(self) -> str:
+    def registries_conf(self, *mirrors: str) -> str:
         return ""
 
     def stored(self, *words: str) -> str:
@@ -60,12 +60,6 @@ class ConfiguredContainerd(Containerd):
         self.folder = folder
         self.program = ctr
         self.hosts = root / "etc/containerd/certs.d"
-
-    def pull(self, tag: str) -> str:
-        options = ("--hosts-dir", self.hosts, "--snapshotter", "native", "--platform", "linux/amd64")
-        self.ctr("images", "pull", *options, f"{OFFICIAL}:{tag}")
-        rows = [line.split() for line in self.ctr("images", "list", f"name=={OFFICIAL}:{tag}").splitlines()]
-        return rows[1][2]
 
 
 def configured_containerd(find: Callable[[str], str], settings: str) -> Configured:

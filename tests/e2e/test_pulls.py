@@ -1,8 +1,9 @@
-"""Each client pulls Debian and an index: cold, warm, with the upstream gone, through two daemons in a row."""
+"""Each client pulls Debian and an index: cold, warm, upstream gone; from a disk, from S3, through a chain."""
 
 from __future__ import annotations
 
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from bench.processes import end
 from tests.e2e.clients import CLIENTS, Client
 from tests.e2e.images import REPOSITORY, Library
 from tests.e2e.servers import Distribution, daemon, distribution
+from tests.e2e.stores import NOBODY, Shared
+
+REDIRECTED = {"podman", "containerd-2.4", "containerd-2.4-parallel"}
+"""These get their blobs from S3 itself, by presigned addresses."""
 
 
 def pull_all(client: Client, library: Library) -> None:
@@ -49,6 +54,28 @@ def test_pulls_cold_then_warm_then_without_upstream(
         puller.forget()
         end(upstream.process)
         pull_all(puller, library)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_pulls_cold_then_without_upstream_from_postgres_and_s3(
+    client: str, library: Library, shared: Shared, folder: Path, client_folder: Path
+) -> None:
+    """An index and its image: what else a manifest may be matters to no store."""
+    library = replace(library, images={"multi": library.images["multi"]})
+    redirect = "127.0.0.0/8" if client in REDIRECTED else NOBODY
+    with (
+        distribution(library.store, folder / "upstream") as upstream,
+        daemon(folder / "daemon", upstream.url, storage=shared.storage(redirect)) as cache,
+        CLIENTS[client](client_folder, cache.host) as puller,
+    ):
+        pull_all(puller, library)
+        assert_fetched_once(upstream, puller, library)
+        cache.stored()
+
+        puller.forget()
+        end(upstream.process)
+        pull_all(puller, library)
+        assert (cache.metric("cacheproxy_requests_total", code="307") > 0) == (client in REDIRECTED)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
