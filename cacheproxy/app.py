@@ -21,8 +21,8 @@ import structlog
 import trio
 from prometheus_client import disable_created_metrics
 
+from cacheproxy import hangup, readiness, request_log, systemd, wiring
 from cacheproxy import log as logging
-from cacheproxy import readiness, request_log, systemd, wiring
 from cacheproxy.api.admin import AdminDoor
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
@@ -106,6 +106,7 @@ async def _until_signalled(config: Config, passed: Passed) -> None:
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
             trio.open_signal_receiver(signal.SIGHUP) as hangups,
         ):
+            hangup.release()
             nursery.start_soon(_drain_on_signal, signals, drain, nursery.cancel_scope)
             await main(config, drain, passed=passed, hangups=hangups)
             nursery.cancel_scope.cancel()
