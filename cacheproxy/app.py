@@ -167,6 +167,8 @@ async def main(
             logging.configure(new.log)
             requests.configure(new.log)
             lasting.ready.clear()
+            if certificate is not None:
+                await certificate.reload()
 
         operators = OperatorDoor(readiness.checks(stores.database, stores.records, stores.content))
         await background.start(stores.database.watch, lasting.ready)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 import trustme
 
-from cacheproxy import app
+from cacheproxy import app, systemd
 from cacheproxy.config import load
+from cacheproxy.edge import certificate
 from cacheproxy.wiring import CannotStart
 
 AUTHORITY = trustme.CA()
@@ -70,6 +73,32 @@ async def test_tcp_speaks_tls_and_a_unix_socket_and_metrics_do_not(tmp_path: Pat
         assert await status(await trio.open_unix_socket(str(tmp_path / "s"))) == b"200"
         metrics = int(bound["metrics"][0].rpartition(":")[2])
         assert await status(await trio.open_tcp_stream("127.0.0.1", metrics)) == b"404"
+
+
+async def test_renewed_certificate_is_shown_as_soon_as_the_configuration_was_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue(tmp_path)
+    told = trio.Event()
+    hangup, hangups = trio.open_memory_channel[int](1)
+    drain = trio.Event()
+    async with trio.open_nursery() as nursery:
+        start = partial(app.main, hangups=hangups)
+        bound = await nursery.start(start, load(configuration(tmp_path), {}), drain)
+        port = int(bound["listen"][0].rpartition(":")[2])
+        former = await shown(port)
+        issue(tmp_path)
+        monkeypatch.setattr(systemd, "ready", lambda _: told.set())
+        await hangup.send(signal.SIGHUP)
+        with trio.fail_after(certificate.LOOK_EVERY / 2):
+            await told.wait()
+        assert await shown(port) == (tmp_path / "tls.crt").read_text() != former
+        drain.set()
+
+
+async def shown(port: int) -> str:
+    """The certificate that a new connection sees, as PEM."""
+    return await trio.to_thread.run_sync(ssl.get_server_certificate, ("127.0.0.1", port))
 
 
 @pytest.mark.parametrize(
