@@ -51,6 +51,7 @@ from cacheproxy.registry.prefetch import Prefetch
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.removal import Purge
+from cacheproxy.registry.scrub import Refetch, Scrub, refetching
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.trash import Trash
 from cacheproxy.reload import Current, Reload, Requests
@@ -155,6 +156,8 @@ async def main(
         await background.start(eviction.run)
         lasting = _lasting(config, stores, space, recency, eviction, background, via)
         doors = _doors(config, lasting, await upstreams.open(config.upstreams))
+        lasting.scrub.refetch = doors.refetch
+        background.start_soon(lasting.scrub.run)
         clients, commands = Current(doors.clients), Current(doors.commands)
         requests = Requests(config.log, background)
 
@@ -163,7 +166,7 @@ async def main(
             doors = _doors(new, lasting, await upstreams.open(new.upstreams), doors.prefetch)
             # From here on nothing waits: no request sees one half of it.
             clients.door, commands.door = doors.clients, doors.commands
-            _limit(new, lasting)
+            _limit(new, lasting, doors)
             logging.configure(new.log)
             requests.configure(new.log)
             lasting.ready.clear()
@@ -220,6 +223,7 @@ class Lasting:
     recency: Recency
     eviction: Eviction
     quarantine: Quarantine
+    scrub: Scrub
     fills: Fills
     ready: ReadyAnswers
     background: trio.Nursery
@@ -238,17 +242,22 @@ def _lasting(
 ) -> Lasting:
     shelf = DiskShelf(stores.content, stores.records, time.time)
     fills = Fills(background, shelf, wiring.fill_rules(config.cache), space, eviction)
-    quarantine = Quarantine(Proofs(stores.database), stores.content, space, time.time)
-    return Lasting(
-        stores, space, recency, eviction, quarantine, fills, ReadyAnswers(), background, via, time.time()
-    )
+    proofs, now = Proofs(stores.database), time.time
+    quarantine = Quarantine(proofs, stores.content, space, now)
+    rules = wiring.scrub_rules(config.cache, config.storage)
+    shared = isinstance(config.storage.database, str)
+    scrub = Scrub(proofs, stores.content, quarantine, rules, now, shared=shared)
+    ready = ReadyAnswers()
+    return Lasting(stores, space, recency, eviction, quarantine, scrub, fills, ready, background, via, now())
 
 
-def _limit(config: Config, lasting: Lasting) -> None:
+def _limit(config: Config, lasting: Lasting, doors: Doors) -> None:
     _, total = lasting.stores.content.capacity()
     lasting.space.limit(config.cache.budget.of(total), config.cache.min_free.of)
     lasting.eviction.limits_changed(wiring.keep(config.upstreams))
     lasting.fills.rules = wiring.fill_rules(config.cache)
+    lasting.scrub.rules = wiring.scrub_rules(config.cache, config.storage)
+    lasting.scrub.refetch = doors.refetch
 
 
 class Doors(NamedTuple):
@@ -257,6 +266,7 @@ class Doors(NamedTuple):
     clients: Door
     commands: AdminDoor
     prefetch: Prefetch
+    refetch: Refetch
 
 
 def _doors(
@@ -287,8 +297,9 @@ def _doors(
     trash = Trash(records, stores.content, space, clock)
     purge = Purge(Removal(stores.database), trash, listings, clock)
     prefetch = Prefetch(manifests, blobs, fills, background, before)
-    commands = AdminDoor(routes, lasting.ready, watch, inventory, purge, Pins(records), prefetch)
-    return Doors(clients, commands, prefetch)
+    pins, scrub, quarantine = Pins(records), lasting.scrub, lasting.quarantine
+    commands = AdminDoor(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine)
+    return Doors(clients, commands, prefetch, refetching(routes, prefetch))
 
 
 class Applications(NamedTuple):

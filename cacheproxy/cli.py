@@ -19,6 +19,7 @@ from cacheproxy.commands.fsck import fsck
 from cacheproxy.commands.pins import pin, unpin
 from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
+from cacheproxy.commands.scrub import scrub
 from cacheproxy.commands.status import status
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ def main(context: click.Context) -> None:
     context.obj = _load
 
 
-for command in (check_config, status, explain, du, purge, pin, unpin, prefetch, client_config, doctor, fsck):
+COMMANDS = (
+    *(check_config, status, explain, du, purge, pin, unpin, prefetch),
+    *(scrub, client_config, doctor, fsck),
+)
+for command in COMMANDS:
     main.add_command(command)
 
 

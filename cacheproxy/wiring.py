@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,6 +24,7 @@ from cacheproxy.edge.message import Application
 from cacheproxy.edge.message import Log as RequestLog
 from cacheproxy.registry.fill import FillRules
 from cacheproxy.registry.origin import Origin
+from cacheproxy.registry.scrub import ScrubRules
 from cacheproxy.store.audit import Rows
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
@@ -196,6 +198,13 @@ def fill_rules(section: c.Cache) -> FillRules:
     if parallel is None:
         return FillRules(parallel_from=None, finish_share=section.finish_fill)
     return FillRules(parallel.size, parallel.ranges, section.finish_fill)
+
+
+def scrub_rules(cache: c.Cache, storage: c.Storage) -> ScrubRules:
+    """Of a bucket nothing is read unasked, unless that is wanted."""
+    section = cache.scrub or c.Scrub()
+    unasked = cache.scrub is not None and (section.buckets or isinstance(storage.blobs, Path))
+    return ScrubRules(section.every if unasked else math.inf, section.rate)
 
 
 def fresh_rules(upstream: c.Upstream) -> tuple[FreshRule, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import structlog
 from cacheproxy.api.meter import outcomes
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.core.digest import Digest
-from cacheproxy.core.errors import OCIError
+from cacheproxy.core.errors import OCIError, Unavailable
 from cacheproxy.core.image import DEFAULT_TAG, parse_image
 from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.routing import Routes, Target
@@ -20,7 +21,9 @@ from cacheproxy.registry.condition import Watch
 from cacheproxy.registry.inventory import Inventory
 from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.prefetch import Prefetch, Wished
+from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.removal import Purge
+from cacheproxy.registry.scrub import Scrub
 
 log = structlog.get_logger()
 
@@ -30,6 +33,9 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 Handler = Callable[[Request], Awaitable[Any]]
 """Returns what is sent as JSON. Raises OCIError for what is wrong with the request."""
 
+
+DAMAGE = 20
+"""Damaged blobs that are told of, the last ones: a person looks at the disk after three."""
 
 BODY_LIMIT = 1 << 20
 """Bytes: thousands of references to prefetch."""
@@ -48,6 +54,11 @@ class PrefetchWanted(msgspec.Struct):
     platforms: list[str]
 
 
+class ScrubWanted(msgspec.Struct):
+    references: list[str]
+    """None: all that is stored."""
+
+
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
 
 
@@ -63,6 +74,8 @@ class AdminDoor:
         purge: Purge,
         pins: Pins,
         prefetch: Prefetch,
+        scrub: Scrub,
+        quarantine: Quarantine,
     ) -> None:
         self._names = routes
         self._ready = ready
@@ -71,6 +84,8 @@ class AdminDoor:
         self._removal = purge
         self._pinning = pins
         self._prefetching = prefetch
+        self._scrubbing = scrub
+        self._quarantine = quarantine
         self._handlers: dict[tuple[str, str], Handler] = {
             ("GET", "/status"): self._status,
             ("GET", "/use"): self._use,
@@ -81,6 +96,8 @@ class AdminDoor:
             ("POST", "/purge"): self._purge,
             ("POST", "/prefetch"): self._prefetch,
             ("GET", "/job"): self._job,
+            ("POST", "/scrub"): self._scrub,
+            ("GET", "/scrub"): self._scrubbed,
         }
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
@@ -105,7 +122,11 @@ class AdminDoor:
         return _refusal(status, message)
 
     async def _status(self, request: Request) -> Any:
-        return {"condition": self._watch.condition(), "requests": outcomes()}
+        try:
+            damage: Any = (await self._quarantine.damage())[:DAMAGE]
+        except Unavailable:  # all else can be told all the same
+            damage = []
+        return {"condition": self._watch.condition(), "requests": outcomes(), "damage": damage}
 
     async def _use(self, request: Request) -> Any:
         return await self._inventory.use()
@@ -133,6 +154,26 @@ class AdminDoor:
 
     async def _job(self, request: Request) -> Any:
         return self._prefetching.progress(first(parse_query(request.query), "job") or "")
+
+    async def _scrub(self, request: Request) -> Any:
+        wanted = await _body(request, ScrubWanted)
+        if not wanted.references:
+            return await self._scrubbing.ask(None)
+        stored = [digest for text in wanted.references for digest in await self._stored(text)]
+        return await self._scrubbing.ask(stored)
+
+    async def _stored(self, text: str) -> list[Digest]:
+        """The blobs of an image that are here."""
+        target, reference = self._meant(text)
+        told = await self._inventory.explain(target, reference or DEFAULT_TAG)
+        found = [blob.digest for image in told.images for blob in image.blobs if blob.here]
+        if not found:
+            raise OCIError("MANIFEST_UNKNOWN", f"nothing of {text} is stored here")
+        return [Digest.parse(digest) for digest in found]
+
+    async def _scrubbed(self, request: Request) -> Any:
+        progress = await self._scrubbing.progress()
+        return {**dataclasses.asdict(progress), "damage": (await self._quarantine.damage())[:DAMAGE]}
 
     async def _pins(self, request: Request) -> Any:
         return await self._pinning.all()

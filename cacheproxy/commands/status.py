@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from cacheproxy.commands.daemon import Daemon
 from cacheproxy.commands.options import Load, as_json, config_file, report
+from cacheproxy.commands.scrub import damage
 from cacheproxy.commands.words import plural, short, size, span, table
 
 OUTCOMES = ("hit", "miss", "coalesced", "stale", "negative", "bypass")
@@ -38,6 +40,7 @@ def lines(told: Any) -> Iterator[str]:
         yield f"{plural(len(fills), 'download')} running:"
     for fill in fills:
         yield f"  {short(fill['digest'])}  {size(fill['held'])} of {size(fill['size'])}"
+    yield from damage(told["damage"], time.time())
 
 
 def _space(condition: Any) -> str:

@@ -182,6 +182,21 @@ class Parallel(Section):
     ranges: int = Field(default=4, ge=2, le=16)
 
 
+def _pace(rate: int) -> int:
+    if rate < 1 << 10:
+        raise ValueError('must be at least "1KiB", a second; scrub = "never" turns it off')
+    return rate
+
+
+class Scrub(Section):
+    every: PassingDuration = written("30d")
+    """Bytes that were not proven for so long are read and hashed again."""
+    rate: Annotated[Size, AfterValidator(_pace)] = written("16MiB")
+    """Bytes a second."""
+    buckets: bool = False
+    """Those of an object store too, which may have its price. Else only what somebody asks for."""
+
+
 class Cache(Section):
     budget: AmountOf = written("50%")
     """What may be cached; what was not pulled for the longest time goes to make room."""
@@ -191,6 +206,8 @@ class Cache(Section):
     """A fill that all clients left goes on once this share of it is here; 0: always, inf: never."""
     parallel: Annotated[Parallel | None, BeforeValidator(_or_never)] = Field(default=Parallel())
     """None: one transfer a blob."""
+    scrub: Annotated[Scrub | None, BeforeValidator(_or_never)] = Field(default=Scrub())
+    """None: only what somebody asks for."""
 
 
 class Secret(Section):

@@ -121,6 +121,12 @@ class Prefetch:
             raise OCIError("NAME_UNKNOWN", f"there is no job {name}: it ended long ago, or the daemon did")
         return job.images
 
+    async def again(self, target: Target, digest: Digest) -> str:
+        """Bring one blob, in line with those of the jobs. Why not, or ""."""
+        progress = Progress(target.repository)
+        reason = await _failure(bind(self._blob, target, digest, progress))
+        return reason or ("there was no room for it" if progress.uncached else "")
+
     def _forget_one(self) -> None:
         if len(self._jobs) < JOBS:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial as bind
-from typing import NamedTuple
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.database import Database, Tx
@@ -31,6 +30,15 @@ UPDATE blob SET verified = :now, claimed = 0 WHERE digest = :digest AND generati
 """
 
 RELEASE = "UPDATE blob SET claimed = 0 WHERE digest = :digest AND generation = :generation"
+
+# By the last of all proofs, not by the clock: nobody knows how long the daemon was away.
+LATELY = """
+SELECT digest, size, generation, location FROM blob
+WHERE generation > 0
+    AND verified > (SELECT max(verified) FROM blob WHERE generation > 0) - CAST(:seconds AS DOUBLE PRECISION)
+ORDER BY verified DESC, digest
+LIMIT :n
+"""
 
 LEFT = """
 SELECT count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob
@@ -83,7 +91,8 @@ PAGE = 512
 """Rows of one transaction."""
 
 
-class Left(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Left:
     blobs: int
     bytes: int
 
@@ -126,6 +135,11 @@ class Proofs:
         ((blobs, size),) = await self._database.scan(lambda tx: tx.all(LEFT, before=before))
         return Left(blobs, int(size))
 
+    async def lately(self, seconds: float, n: int) -> list[BlobRow]:
+        """Up to `n` blobs that were stored, or proven, within so many seconds before the last that was."""
+        rows = await self._database.scan(lambda tx: tx.all(LATELY, seconds=seconds, n=n))
+        return [BlobRow(Digest.parse(digest), *rest) for digest, *rest in rows]
+
     async def want(self, digests: Iterable[Digest]) -> None:
         """These come first, whenever they were proven."""
         in_order = sorted(digests)
@@ -163,10 +177,8 @@ class Proofs:
 
     async def repositories(self, digest: Digest, n: int = 8) -> list[str]:
         """Some of the cached ones that have it."""
-        return [
-            name
-            for (name,) in await self._database.scan(lambda tx: tx.all(REPOSITORIES_OF, digest=digest, n=n))
-        ]
+        rows = await self._database.read(lambda tx: tx.all(REPOSITORIES_OF, digest=digest, n=n))
+        return [name for (name,) in rows]
 
     async def _each(self, sql: str, blobs: Sequence[BlobRow], **named: object) -> None:
         in_order = sorted(blobs, key=lambda blob: blob.digest)

@@ -41,7 +41,7 @@ def told(**more: object) -> dict[str, object]:
         "upstreams": [],
         "fills": [],
     }
-    return {"condition": {**condition, **more}, "requests": {"hub": {"hit": 7}}}
+    return {"condition": {**condition, **more}, "requests": {"hub": {"hit": 7}}, "damage": []}
 
 
 def test_running_downloads_are_listed() -> None:
