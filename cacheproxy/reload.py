@@ -13,6 +13,7 @@ from cacheproxy.config.changes import Change, changes, feasible
 from cacheproxy.config.files import dotted
 from cacheproxy.config.sections import Log
 from cacheproxy.edge.message import Application, Exchange, Peer, Ready, Request, Response
+from cacheproxy.registry import sharing
 from cacheproxy.wiring import CannotStart
 
 log = structlog.get_logger()
@@ -44,6 +45,7 @@ class Requests:
         self.configure(settings)
 
     def __call__(self, exchange: Exchange) -> None:
+        exchange.shared = sharing.take()
         self._write(exchange)
 
     def configure(self, settings: Log) -> None:

@@ -135,6 +135,7 @@ class JsonLines:
             f'"bytes":{exchange.sent},"seconds":{exchange.seconds:.6f},'
             f'"first_byte":{"null" if first is None else f"{first:.6f}"},'
             f'"user_agent":{quoted(exchange.user_agent)},"aborted":"{exchange.aborted}"'
+            + (f',"shared":{quoted(exchange.shared)}' if exchange.shared else "")
             + (f',"trace":"{exchange.trace}"}}' if exchange.trace else "}")
         )
 
@@ -162,6 +163,7 @@ def console_line(exchange: Exchange) -> str:
         printable(exchange.user_agent),
         f"cut:{exchange.aborted}" if exchange.aborted else "",
         printable(exchange.id),
+        f"shared:{exchange.shared}" if exchange.shared else "",
         f"trace:{exchange.trace}" if exchange.trace else "",
     )
     return " ".join(word for word in words if word)

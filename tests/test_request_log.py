@@ -90,6 +90,12 @@ def test_a_traced_request_has_the_id_of_its_trace() -> None:
     assert console_line(traced) == f"{console_line(PULL)} trace:{traced.trace}"
 
 
+def test_a_request_that_waited_for_anothers_work_names_it() -> None:
+    waited = replace(PULL, shared="r0")
+    assert json.loads(JsonLines()(waited)) == {**json.loads(JsonLines()(PULL)), "shared": "r0"}
+    assert console_line(waited) == f"{console_line(PULL)} shared:r0"
+
+
 def test_each_line_has_its_own_time() -> None:
     render = JsonLines()
     moments = [1_700_000_000.0, 1_700_000_000.999, 1_700_000_001.0, 1_700_000_000.5]

@@ -144,6 +144,8 @@ class Exchange:
     """Why the answer was cut: "client", "source", "slow", "drain"; "" when it was whole."""
     trace: str = ""
     """The id of its trace; "" when it is not traced."""
+    shared: str = ""
+    """The id of the request that began what this one waited for; "" when it waited for nobody's."""
 
 
 class Application(Protocol):

@@ -13,8 +13,9 @@ from cacheproxy.core import trace
 from cacheproxy.core.blob import BlobView
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import UpstreamError
-from cacheproxy.registry import metrics
+from cacheproxy.registry import metrics, sharing
 from cacheproxy.registry.fill import Fill, FillRules
+from cacheproxy.registry.sharing import Begun
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.transfer import Endpoint, Route, Source
 from cacheproxy.registry.uncached import Uncached
@@ -71,8 +72,8 @@ class Fills:
         space.coming = self._coming
         self._room = room
         self._running: dict[Digest, Fill] = {}
-        self._spans: dict[Digest, trace.Span] = {}
-        """Of the running ones that are traced. Nobody's: those who wait for a fill are linked to it."""
+        self._begun: dict[Digest, Begun] = {}
+        """By whom the running ones were; but their spans are nobody's."""
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._liars: dict[Digest, set[Endpoint]] = {}
         """Who had a part in bytes that were not the digest's: the next fill asks the others first."""
@@ -95,8 +96,7 @@ class Fills:
         route = Route(source, self._liars.get(digest, ()))
         fill = Fill(digest, size, route, self.rules, self._disk, self._detour)
         self._running[digest] = fill
-        if (span := trace.apart("fill")) is not None:
-            self._spans[digest] = span
+        self._begun[digest] = sharing.begun(trace.apart("fill"))
         view = fill.join()
         self._nursery.start_soon(self._run, fill)
         return view
@@ -109,7 +109,7 @@ class Fills:
                 return self.around(digest, size, source, "size"), "bypass"
             if not fill.ending:
                 fill.route.add(source)
-                trace.share(self._spans.get(digest))
+                self._begun[digest].join()
                 return fill.join(), "coalesced"
             await fill.gone.wait()
         return None
@@ -145,12 +145,11 @@ class Fills:
     async def _run(self, fill: Fill) -> None:
         metrics.FILLS_RUNNING.inc()
         try:
-            with trace.within(self._spans.get(fill.digest)):
+            with trace.within(self._begun[fill.digest].span):
                 await fill.run(bind(self._shelf.partial, fill.digest, fill.size), self._commit)
                 _tell(fill)
         finally:
-            self._spans.pop(fill.digest, None)
-            del self._running[fill.digest]
+            del self._running[fill.digest], self._begun[fill.digest]
             fill.gone.set()
             metrics.FILLS_RUNNING.dec()
             metrics.FILLS.labels(fill.result).inc()

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import trio
 
 from cacheproxy.core import trace
+from cacheproxy.registry import sharing
 
 T = TypeVar("T")
 
@@ -19,8 +20,7 @@ class FlightLost(Exception):
 class _Flight(Generic[T]):
     def __init__(self) -> None:
         self.landed = trio.Event()
-        self.span = trace.current.get()
-        """Of who began it."""
+        self.begun = sharing.begun(trace.current.get())
         self.result: T | None = None
         self.error: Exception | None = FlightLost("the daemon is shutting down")
 
@@ -43,7 +43,7 @@ class Flights(Generic[T]):
             flight = self._flying[key] = _Flight[T]()
             self._nursery.start_soon(self._fly, key, flight, call)
         else:
-            trace.share(flight.span)
+            flight.begun.join()
         await flight.landed.wait()
         if flight.error is not None:
             raise flight.error
