@@ -10,7 +10,8 @@ from http import HTTPStatus
 
 import structlog
 
-from cacheproxy.api.distribution import Distribution, Headers, manifest_headers, names, ping
+from cacheproxy.api.answers import Headers, manifest_headers, names
+from cacheproxy.api.distribution import Distribution, ping
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.core import operations as ops
 from cacheproxy.core.access import Access

@@ -1,0 +1,173 @@
+"""Manifests, blobs and lists of hosted repositories. A change is whole and durable before it is answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from cacheproxy.core import manifest as manifests
+from cacheproxy.core.blob import BlobView
+from cacheproxy.core.digest import Digest
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.manifest import ManifestInvalid, ParsedManifest
+from cacheproxy.registry.blobs import Address, Located
+from cacheproxy.registry.manifests import PulledManifest
+from cacheproxy.registry.push import GRACE, Push
+from cacheproxy.registry.quarantine import Quarantine
+from cacheproxy.registry.repositories import unknown
+from cacheproxy.store.content import Content
+from cacheproxy.store.errors import BlobMissing
+from cacheproxy.store.hosted import Hosted, Pushed, Referrer, Refused
+from cacheproxy.store.pushing import NoRepository
+from cacheproxy.store.records import Records
+
+PAGE = 1000
+"""Repositories that are looked at in one go."""
+
+QUOTAS = {
+    "bytes": "has reached its quota of bytes",
+    "images": "has reached its quota of images",
+}
+
+
+class Hosting:
+    """`repository` is hosted. All raise OCIError, and StoreError and OSError where the store fails."""
+
+    def __init__(
+        self,
+        hosted: Hosted,
+        records: Records,
+        content: Content,
+        push: Push,
+        quarantine: Quarantine,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+        address: Address | None = None,
+        grace: float = GRACE,
+    ) -> None:
+        """`changed` is called when a tag has moved, or something is gone, before anybody hears of it."""
+        self._hosted = hosted
+        self._records = records
+        self._content = content
+        self._push = push
+        self._quarantine = quarantine
+        self._clock = clock
+        self._changed = changed
+        self._address = address
+        self._grace = grace
+
+    async def manifest(self, repository: str, reference: Digest | str) -> PulledManifest:
+        digest = reference if isinstance(reference, Digest) else await self._meaning(repository, reference)
+        image = None if digest is None else await self._records.image(repository, digest)
+        if image is None:
+            raise OCIError("MANIFEST_UNKNOWN", f"{repository} has no image {reference}")
+        return PulledManifest(image.digest, image.media_type, image.body, "hit", math.inf)
+
+    async def put(
+        self, repository: str, reference: Digest | str, tags: Sequence[str], media_type: str, body: bytes
+    ) -> tuple[Digest, ParsedManifest]:
+        """Take a manifest: its digest, and what it says."""
+        algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
+        digest = Digest.of(body, algorithm)
+        if isinstance(reference, Digest):
+            if digest != reference:
+                raise OCIError("DIGEST_INVALID", f"what was sent is {digest}, not {reference}")
+        else:
+            tags = [reference, *tags]
+        try:
+            parsed = manifests.parse(body, media_type or None)
+        except ManifestInvalid as error:
+            raise OCIError("MANIFEST_INVALID", str(error)) from error
+        pushed = Pushed(digest, body, parsed, tuple(sorted(set(tags))))
+        now = self._clock()
+        try:
+            answer = await self._hosted.put(repository, pushed, now, now + self._grace)
+        except NoRepository:
+            raise unknown(repository) from None
+        if isinstance(answer, Refused):
+            raise _refusal(repository, answer)
+        if any(before is not None for before in answer.moved.values()):
+            self._changed()
+        return digest, parsed
+
+    async def delete(self, repository: str, reference: Digest | str) -> None:
+        """An image with its tags, or one tag."""
+        keep_until = self._clock() + self._grace
+        try:
+            if isinstance(reference, Digest):
+                gone = await self._hosted.remove(repository, reference, keep_until) is not None
+            else:
+                gone = await self._hosted.untag(repository, reference, keep_until) is not None
+        except NoRepository:
+            raise unknown(repository) from None
+        self._changed()
+        if not gone:
+            raise OCIError("MANIFEST_UNKNOWN", f"{repository} has no image {reference}")
+
+    async def locate(self, repository: str, digest: Digest) -> Located:
+        """A blob: whoever hears of it may count on it for a while."""
+        size = await self._push.find(repository, digest)
+        row = None if size is None else await self._records.blob(repository, digest)
+        if size is None or row is None:
+            raise OCIError("BLOB_UNKNOWN", f"{repository} has no blob {digest}")
+        return Located(size, row, "hit")
+
+    async def open(self, repository: str, digest: Digest) -> tuple[BlobView, str]:
+        row = await self._records.blob(repository, digest)
+        if row is None or row.generation == 0:
+            raise OCIError("BLOB_UNKNOWN", f"{repository} has no blob {digest}")
+        try:
+            return self._content.open(digest, row.location, row.size), "hit"
+        except BlobMissing as error:
+            await self._quarantine.put(row, error)
+            said = f"the bytes of {digest} are damaged, and were put aside; push it again"
+            raise OCIError("BLOB_UNKNOWN", said) from error
+
+    async def address(self, digest: Digest, found: Located) -> str | None:
+        """Where the client may fetch a stored blob itself; None: it has to come from us."""
+        if self._address is None or found.row is None:
+            return None
+        try:
+            return await self._address(found.row.location, found.size)
+        except (BlobMissing, OSError):
+            return None  # opening the blob finds the same
+
+    async def tags(self, repository: str, last: str, n: int) -> list[str]:
+        return await self._hosted.tags(repository, last, n)
+
+    async def names(self, last: str, n: int, listed: Callable[[str], bool]) -> tuple[list[str], bool]:
+        """Up to `n` repositories behind `last` that the caller may see, and whether there may be more."""
+        found: list[str] = []
+        while len(found) <= n:
+            page = await self._hosted.names(last, PAGE)
+            found += filter(listed, page)
+            if len(page) < PAGE:
+                break
+            last = page[-1]
+        return found[:n], len(found) > n
+
+    async def referrers(
+        self, repository: str, subject: Digest, artifact_type: str | None, last: str, n: int
+    ) -> list[Referrer]:
+        return await self._hosted.referrers(repository, subject, artifact_type, last, n)
+
+    async def _meaning(self, repository: str, tag: str) -> Digest | None:
+        row = await self._records.tag(repository, tag)
+        return None if row is None else row.digest
+
+
+def _refusal(repository: str, refused: Refused) -> OCIError:
+    if refused.missing:
+        missing = ", ".join(refused.missing[:5])
+        return OCIError(
+            "MANIFEST_BLOB_UNKNOWN",
+            f"{repository} has not got what the manifest names: push it first ({missing})",
+            detail={"missing": list(refused.missing[:100])},
+        )
+    if refused.fixed:
+        said = f"tags of {repository} stay where they are, and these mean another image"
+        return OCIError("TAG_INVALID", f"{said}: {', '.join(refused.fixed)}", detail={"tags": refused.fixed})
+    if refused.retyped:
+        return OCIError("MANIFEST_INVALID", f"the same bytes are here as {refused.retyped}")
+    said = f"{repository} {QUOTAS[refused.over]}: delete images, or have it raised"
+    return OCIError("TOOMANYREQUESTS", said)

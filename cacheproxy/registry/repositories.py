@@ -1,0 +1,83 @@
+"""Which repositories are hosted here, how they come to be, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.settings import Settings
+from cacheproxy.core.templates import Birth, Templates
+from cacheproxy.store.hosted import Hosted
+from cacheproxy.store.pushing import NoRepository
+
+log = structlog.get_logger()
+
+
+class Repositories:
+    """All raise OCIError; and StoreError where the rows cannot be had."""
+
+    def __init__(self, hosted: Hosted, templates: Templates, clock: Callable[[], float]) -> None:
+        self._hosted = hosted
+        self._templates = templates
+        self._clock = clock
+
+    async def is_hosted(self, name: str) -> bool:
+        return await self._hosted.settings(name) is not None
+
+    async def born_by_push(self, name: str) -> bool:
+        """Make the repository that somebody pushes to; False: no template covers it, or its name is taken."""
+        template = self._templates.choose(name, Birth.PUSH)
+        if template is None:
+            return False
+        if await self._hosted.create(name, template.settings, self._clock()):
+            log.info("repository created by a push", repository=name, template=template.prefix)
+            return True
+        return await self.is_hosted(name)  # another push was first
+
+    async def create(self, name: str, settings: Settings) -> None:
+        if not await self._hosted.create(name, settings, self._clock()):
+            raise OCIError("NAME_INVALID", f"there is a repository {name} already", status=409)
+        log.info("repository created", repository=name)
+
+    async def configure(self, name: str, settings: Settings) -> None:
+        try:
+            await self._hosted.configure(name, settings)
+        except NoRepository:
+            raise unknown(name) from None
+
+    async def settings(self, name: str) -> Settings:
+        settings = await self._hosted.settings(name)
+        if settings is None:
+            raise unknown(name)
+        return settings
+
+    async def rename(self, old: str, new: str) -> None:
+        try:
+            renamed = await self._hosted.rename(old, new)
+        except NoRepository:
+            raise unknown(old) from None
+        if not renamed:
+            raise OCIError("NAME_INVALID", f"there is a repository {new} already", status=409)
+        log.info("repository renamed", repository=old, new=new)
+
+    async def delete(self, name: str, *, force: bool = False) -> None:
+        try:
+            gone = await self._hosted.delete(name, self._clock(), force=force)
+        except NoRepository:
+            raise unknown(name) from None
+        if not gone:
+            raise OCIError("DENIED", f"{name} has images: delete them first, or force it", status=409)
+        log.info("repository deleted", repository=name)
+
+    async def usage(self, name: str) -> tuple[int, int]:
+        """(bytes, images)."""
+        try:
+            return await self._hosted.usage(name)
+        except NoRepository:
+            raise unknown(name) from None
+
+
+def unknown(name: str) -> OCIError:
+    return OCIError("NAME_UNKNOWN", f"there is no repository {name} here", detail={"name": name})
