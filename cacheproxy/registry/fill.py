@@ -164,6 +164,7 @@ class Fill:
         try:
             partial = await trio.to_thread.run_sync(open_partial, limiter=self._disk)
             self.file = FillFile(self.digest, self.size, partial, self._disk)
+            self.route.etags = partial.etags
             await self._fetch(self.file)
             self._judge(self.file)
             with trio.fail_after(COMMIT_LIMIT + self.size / COMMIT_RATE, shield=True):

@@ -78,7 +78,10 @@ class Upstream(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def endpoints(self) -> Sequence[object]: ...
+    def endpoints(self) -> Sequence[object]:
+        """As text: their addresses."""
+        ...
+
     def open_blob(
         self,
         repository: str,
@@ -105,17 +108,23 @@ Endpoint = tuple[str, int]
 
 @dataclass(eq=False, slots=True)
 class Candidate:
-    """One endpoint of a source, and the strong ETag by which it knows the blob."""
+    """One endpoint of a source."""
 
     source: Source
     endpoint: int
-    etag: str | None = None
 
     @property
     def name(self) -> Endpoint:
         return self.source.upstream.name, self.endpoint
 
-    def open(self, digest: Digest, claim: Claim, size: int) -> AbstractAsyncContextManager[Stream]:
+    @property
+    def origin(self) -> str:
+        """Where the blob is there, across restarts."""
+        return f"{self.source.upstream.endpoints[self.endpoint]} {self.source.repository}"
+
+    def open(
+        self, digest: Digest, claim: Claim, size: int, etag: str | None
+    ) -> AbstractAsyncContextManager[Stream]:
         whole = claim.position == 0 and claim.stop == size
         return self.source.upstream.open_blob(
             self.source.repository,
@@ -123,7 +132,7 @@ class Candidate:
             endpoint=self.endpoint,
             start=claim.position,
             stop=None if whole else claim.stop,
-            etag=self.etag if claim.position else None,
+            etag=etag if claim.position else None,
         )
 
     def failed(self, cause: Cause, what: str, status: int) -> UpstreamError:
@@ -141,6 +150,8 @@ class Route:
         self._candidates: list[Candidate] = []
         self._suspects = suspects
         self._at = 0
+        self.etags: dict[str, str] = {}
+        """The strong ETags by which origins know the blob: each is named to that origin only."""
         self.brought: set[Endpoint] = set()
         """Who has sent bytes."""
         self.progress = False
@@ -158,6 +169,14 @@ class Route:
     @property
     def current(self) -> Candidate:
         return self._candidates[self._at]
+
+    def opened(self, candidate: Candidate, etag: str | None) -> None:
+        """It sends the blob now."""
+        self.brought.add(candidate.name)
+        if etag is None:
+            self.etags.pop(candidate.origin, None)
+        else:
+            self.etags[candidate.origin] = etag
 
     def setback(self, error: UpstreamError, at: Candidate, failures: int) -> float:
         """Move on after the `failures`-th failure in a row of a transfer; return the seconds to wait first.
@@ -209,11 +228,10 @@ async def bring(
         candidate = route.current
         begun = claim.position
         try:
-            async with candidate.open(digest, claim, size) as stream:
+            async with candidate.open(digest, claim, size, route.etags.get(candidate.origin)) as stream:
                 _judge(stream, claim, size, candidate)
-                candidate.etag = stream.etag
+                route.opened(candidate, stream.etag)
                 opened(stream)
-                route.brought.add(candidate.name)
                 begun = claim.position  # elsewhere, where the upstream does no ranges
                 await _pour(stream, claim, candidate, deliver)
         except UpstreamError as error:

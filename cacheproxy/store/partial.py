@@ -43,6 +43,10 @@ class Partial:
         self.size = size
         self.intervals: Intervals = state.intervals
         """What the journal says is on the disk. Not proven: hash it before it is believed."""
+        self.etags = state.etags
+        """By which ETags the blob is known to those who send it, as journaled; kept true from outside."""
+        self._etags = dict(state.etags)
+        """Those that are journaled."""
         self._stem = stem
         self._fd, self._journal = fds
         self._checksum = state.checksum
@@ -89,13 +93,16 @@ class Partial:
             return
         with self._final():
             sync_file(self._fd, f"the partial file of {self.digest}")
-            text, checksum = journal.lines(fresh, self._checksum)
-            _append(self._journal, text)
+            etags = dict(self.etags)  # at once: whoever keeps them true is in another thread
+            news = dict(etags.items() - self._etags.items())
+            text, checksum = journal.etag_lines(news, self._checksum)
+            runs, checksum = journal.lines(fresh, checksum)
+            _append(self._journal, text + runs)
             sync_file(self._journal, f"the journal of {self.digest}")
             if not self._named:
                 sync_folder(self._stem.parent)
                 self._named = True
-        self._checksum = checksum
+        self._checksum, self._etags = checksum, etags
         for start, stop in fresh:
             self.intervals.add(start, stop)
 
@@ -173,7 +180,8 @@ def start(digest: Digest, size: int, stem: Path, released: Callable[[Digest], No
         text, checksum = journal.opening(digest, size)
         _append(log, text)
         undo.pop_all()
-    return Partial(digest, size, stem, (fd, log), journal.Replay(Intervals(), len(text), checksum), released)
+    state = journal.Replay(Intervals(), len(text), checksum, {})
+    return Partial(digest, size, stem, (fd, log), state, released)
 
 
 def resume(digest: Digest, size: int, stem: Path, released: Callable[[Digest], None]) -> Partial | None:

@@ -28,6 +28,9 @@ class Endpoint:
     pace: Pace
     authorizer: Authorizer
 
+    def __str__(self) -> str:
+        return str(self.url)
+
     def at(self, target: str) -> httpx.URL:
         """`target` is a path from /v2/ on, with its query."""
         return self.url.copy_with(raw_path=self.url.raw_path.rstrip(b"/") + target.encode("ascii"))

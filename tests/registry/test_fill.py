@@ -413,6 +413,20 @@ async def test_fill_goes_on_after_a_restart(shelf: Shelf, upstream: FakeUpstream
     assert upstream.sent == SIZE
 
 
+async def test_after_a_restart_the_etag_is_named_to_who_gave_it_only(
+    shelf: Shelf, upstream: FakeUpstream, clock: MockClock
+) -> None:
+    upstream.rate = MIB
+    with trio.move_on_after(2.2):
+        async with fills(shelf) as all_fills:
+            await pull(all_fills, upstream)
+    upstream.rate, upstream.mirrors, upstream.faults = None, 2, [breaks_after(MIB)]
+    async with fills(shelf) as all_fills:
+        assert await pull(all_fills, upstream) == upstream.data
+    told = [(answer.endpoint, answer.etag_asked) for answer in upstream.answers]
+    assert told == [(0, None), (0, '"0"'), (1, None)]
+
+
 @pytest.mark.parametrize("after", [0, 2 * MIB])
 async def test_full_disk_goes_on_uncached(
     shelf: Shelf, upstream: FakeUpstream, clock: MockClock, after: int, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,3 +114,56 @@ def test_run_past_the_end_ends_the_journal() -> None:
     replay = journal.replay(written([(0, 5), (6, SIZE + 1), (8, 9)]), DIGEST, SIZE)
     assert replay is not None
     assert list(replay.intervals) == [(0, 5)]
+
+
+ORIGIN, OTHER = "https://hub.example/ a/b", "https://mirror.example/hub/ a/b"
+
+
+def test_etags_are_given_back_and_the_last_of_an_origin_counts() -> None:
+    text, checksum = journal.opening(DIGEST, SIZE)
+    for etags in ({ORIGIN: '"1"', OTHER: '"other"'}, {ORIGIN: '"2"'}):
+        etag, checksum = journal.etag_lines(etags, checksum)
+        run, checksum = journal.lines([(0, 5)], checksum)
+        text += etag + run
+    replay = journal.replay(text, DIGEST, SIZE)
+    assert replay is not None
+    assert replay.etags == {ORIGIN: '"2"', OTHER: '"other"'}
+    assert (list(replay.intervals), replay.length) == ([(0, 5)], len(text))
+
+
+@given(st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=4), st.data())
+def test_what_is_no_etag_is_left_out_and_breaks_no_journal(
+    strange: dict[str, str], data: st.DataObject
+) -> None:
+    first, checksum = journal.opening(DIGEST, SIZE)
+    strange[ORIGIN] = data.draw(st.sampled_from(['"1"', "bare"]))
+    etags, checksum = journal.etag_lines(strange, checksum)
+    run, _ = journal.lines([(0, 5)], checksum)
+    replay = journal.replay(first + etags + run, DIGEST, SIZE)
+    assert replay is not None
+    assert list(replay.intervals) == [(0, 5)]
+
+
+def test_journal_of_a_version_without_etags_is_read() -> None:
+    """Byte for byte as that one wrote it."""
+    text = (
+        b"61be25c7 cacheproxy-partial 1 "
+        b"sha256:5570a3cf02207f1d352d2cfea385be4bc0b2b9414f606baa6f55db60b232f221 10000\n"
+        b"48d712cb 0 5\n"
+        b"e95dc8e0 7 9\n"
+    )
+    replay = journal.replay(text, DIGEST, SIZE)
+    assert replay is not None
+    assert (list(replay.intervals), replay.length, replay.etags) == ([(0, 5), (7, 9)], len(text), {})
+
+
+def test_line_of_a_kind_that_is_not_known_ends_the_journal() -> None:
+    text = written([(0, 5)])
+    known = journal.replay(text, DIGEST, SIZE)
+    assert known is not None
+    strange = b"owner somebody"
+    checksum = zlib.crc32(strange, known.checksum)
+    more, _ = journal.lines([(5, 9)], checksum)
+    replay = journal.replay(text + b"%08x %s\n" % (checksum, strange) + more, DIGEST, SIZE)
+    assert replay is not None
+    assert (list(replay.intervals), replay.length) == ([(0, 5)], known.length)

@@ -385,3 +385,28 @@ def test_left_file_is_gone_on_from_while_it_is_still_read(content: DiskContent) 
     with pytest.raises(ValueError, match="open"):  # the first one's end took nothing from the second
         content.partial(DIGEST, SIZE)
     second.close()
+
+
+def test_etags_are_journaled_with_the_bytes_and_each_once(content: DiskContent, log: Path) -> None:
+    partial = content.partial(DIGEST, SIZE)
+    partial.etags["https://hub.example/ a/b"] = '"1"'
+    partial.checkpoint([])
+    assert b"etag" not in log.read_bytes()
+    partial.checkpoint([(0, 10)])
+    partial.checkpoint([(0, 20)])
+    partial.close()
+    assert log.read_bytes().count(b"etag") == 1
+    again = content.partial(DIGEST, SIZE)
+    assert again.etags == {"https://hub.example/ a/b": '"1"'}
+    again.close()
+
+
+def test_damaged_etag_starts_empty(content: DiskContent, log: Path) -> None:
+    partial = content.partial(DIGEST, SIZE)
+    partial.etags["https://hub.example/ a/b"] = '"1"'
+    partial.checkpoint([(0, 10)])
+    partial.close()
+    log.write_bytes(log.read_bytes().replace(b'"1"', b'"2"'))
+    again = content.partial(DIGEST, SIZE)
+    assert (again.etags, list(again.intervals)) == ({}, [])
+    again.close()
