@@ -50,6 +50,7 @@ from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.prefetch import Prefetch
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
+from cacheproxy.registry.recovery import recover
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.scrub import Refetch, Scrub, refetching
 from cacheproxy.registry.space import Space
@@ -57,10 +58,10 @@ from cacheproxy.registry.trash import Trash
 from cacheproxy.reload import Current, Reload, Requests
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
-from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.proofs import Proofs
 from cacheproxy.store.records import Records
 from cacheproxy.store.removal import Removal
+from cacheproxy.store.running import running
 from cacheproxy.store.scratch import Scratch
 from cacheproxy.store.survey import Survey
 from cacheproxy.upstream.registry import Registry
@@ -84,6 +85,8 @@ class Stores:
     content: Content
     address: Callable[[str, int], Awaitable[str]] | None
     scratch: Scratch
+    unclean: bool
+    """The last daemon did not end in order."""
 
 
 def run(config: Config) -> None:
@@ -146,8 +149,7 @@ async def main(
     ):
         space = await _space(config, stores)
         background.start_soon(_reap, stores, space)
-        if isinstance(stores.content, DiskContent):
-            background.start_soon(orphans.watch, stores.content, stores.records, time.time)
+        background.start_soon(orphans.watch, stores.content, stores.records, time.time)
         recency = Recency(stores.records.record_used, time.time)
         background.start_soon(recency.run)
         shared = isinstance(config.storage.database, str)
@@ -155,6 +157,8 @@ async def main(
         eviction = Eviction(stores.records, stores.content, space, recency, keep, time.time, shared=shared)
         await background.start(eviction.run)
         lasting = _lasting(config, stores, space, recency, eviction, background, via)
+        if stores.unclean:
+            await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
         doors = _doors(config, lasting, await upstreams.open(config.upstreams))
         lasting.scrub.refetch = doors.refetch
         background.start_soon(lasting.scrub.run)
@@ -193,12 +197,13 @@ async def main(
 @asynccontextmanager
 async def _stores(config: Config) -> AsyncIterator[Stores]:
     storage = config.storage
-    scratch = await trio.to_thread.run_sync(Scratch, storage.state / "scratch")
-    try:
-        async with wiring.open_content(storage) as blobs, wiring.open_database(storage) as database:
-            yield Stores(database, Records(database), blobs.content, blobs.address, scratch)
-    finally:
-        scratch.close()
+    with running(storage.state) as unclean:
+        scratch = await trio.to_thread.run_sync(Scratch, storage.state / "scratch")
+        try:
+            async with wiring.open_content(storage) as blobs, wiring.open_database(storage) as database:
+                yield Stores(database, Records(database), blobs.content, blobs.address, scratch, unclean)
+        finally:
+            scratch.close()
 
 
 async def _space(config: Config, stores: Stores) -> Space:

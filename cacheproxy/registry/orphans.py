@@ -1,4 +1,4 @@
-"""Stored files that no row names: what a kill between the rename and the commit of a blob leaves behind.
+"""Stored files and objects that no row names: what a kill leaves behind between storing a blob and its row.
 
 They are never served, so there is no hurry: the sweep begins long after the start, when clients have had
 their first answers, and goes on at a pace that nobody feels. A fill commits within minutes: an older file
@@ -35,7 +35,7 @@ PAUSE = 0.05
 
 
 class Files(Protocol):
-    """What the sweep needs of a content store on disk. Both block."""
+    """What the sweep needs of a content store. Both block."""
 
     def files(self, older_than: float, now: float) -> Iterator[tuple[Digest, str]]: ...
     def remove(self, location: str) -> bool: ...

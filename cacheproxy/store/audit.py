@@ -130,8 +130,10 @@ WHERE generation > 0 AND digest > :first AND digest < :last
 ORDER BY digest
 """
 BLOB = "SELECT size, generation, location FROM blob WHERE digest = :digest"
-TRASH = "SELECT path FROM trash"
-TRASHED = "SELECT 1 FROM trash WHERE path = :path"
+TRASH = "SELECT path FROM trash UNION SELECT location FROM quarantine"
+TRASHED = """
+SELECT path FROM trash WHERE path = :path UNION SELECT location FROM quarantine WHERE location = :path
+"""
 
 BODIES = "SELECT digest, body FROM manifest WHERE digest > :after ORDER BY digest LIMIT :n"
 IMAGES = """
@@ -280,7 +282,7 @@ def _manifests(after: str, tx: Tx) -> list[_Manifest]:
 
 
 def _stored_rows(prefix: str, tx: Tx) -> tuple[list[StoredRow], set[str]]:
-    """Of a shard; with all of the trash, which is short."""
+    """Of a shard; with all of the trash and the quarantine, which are short."""
     last = f"{prefix}g" if prefix else "t"  # behind every hexadecimal digit, and behind "sha"
     rows = [StoredRow(*row) for row in tx.all(BLOBS, first=prefix, last=last)]
     return rows, {path for (path,) in tx.all(TRASH)}

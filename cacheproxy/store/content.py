@@ -50,6 +50,14 @@ class Content(Protocol):
         """That bytes can be had from it and left there, as far as a cheap question tells. Raises OSError."""
         ...
 
+    def confirm(self, digest: Digest, location: str, size: int) -> None:
+        """That a stored blob's bytes are there, and so many. Raises BlobMissing, BlobDamaged, OSError."""
+        ...
+
+    def files(self, older_than: float, now: float) -> Iterator[tuple[Digest, str]]:
+        """(digest, location) of what was stored more than `older_than` seconds ago. Raises OSError."""
+        ...
+
     def set_aside(self, location: str) -> None:
         """Where no row names it any more: keep it from being taken for a blob, until `remove`. Once or more
         often. Raises OSError."""

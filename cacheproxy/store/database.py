@@ -7,6 +7,7 @@ ORDER BY.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -81,6 +82,6 @@ class Database(Protocol):
         """For lists, sums and sweeps: one consistent view, beside everything else. Raises as `read`."""
         ...
 
-    async def faults(self) -> list[str]:
-        """What the database itself finds wrong with it. Raises as `scan`."""
+    async def faults(self, within: float = math.inf) -> list[str]:
+        """What the database itself finds wrong with it, in so many seconds. Raises as `scan`."""
         ...

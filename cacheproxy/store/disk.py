@@ -27,7 +27,15 @@ import trio
 from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest, InvalidDigest
 from cacheproxy.store import partial as partials
-from cacheproxy.store.durable import FOLDER_MODE, UNREADABLE, make_folder, remove, sync_folder
+from cacheproxy.store.durable import (
+    FILE_MODE,
+    FOLDER_MODE,
+    OUT_OF_SPACE,
+    UNREADABLE,
+    make_folder,
+    remove,
+    sync_folder,
+)
 from cacheproxy.store.errors import BlobDamaged, BlobMissing
 from cacheproxy.store.partial import Partial
 from cacheproxy.store.proven import Proven
@@ -36,6 +44,7 @@ _LOCATION = re.compile(r"blobs/([a-z0-9]+)/[0-9a-f]{2}/([0-9a-f]+)\.([1-9][0-9]{
 QUARANTINE = "quarantine"
 """The folder of files that are not the blobs they were stored as."""
 
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -123,6 +132,10 @@ class DiskContent:
             raise BlobDamaged(f"{location} ends at {start + len(data)}, before {size}", "truncated")
         return data
 
+    def confirm(self, digest: Digest, location: str, size: int) -> None:
+        """That `open` would open it. Raises as it does."""
+        self.open(digest, location, size).close()
+
     def set_aside(self, location: str) -> None:
         """Move a file that no row names any more where people look, and nobody looks for blobs.
 
@@ -181,11 +194,14 @@ class DiskContent:
         return state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
 
     def check(self) -> None:
-        """That files can be made. Raises OSError."""
-        if os.statvfs(self.root).f_flag & os.ST_RDONLY:
-            raise OSError(errno.EROFS, f"{self.root} is on a file system that is read-only")
-        if not os.access(self._partials, os.W_OK | os.X_OK):
-            raise OSError(errno.EACCES, f"{self._partials} may not be written to")
+        """That files can be made: a file system that stopped itself looks well until then. Raises OSError."""
+        try:
+            os.close(os.open(self._partials, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, FILE_MODE))
+        except OSError as error:
+            # A full disk is no fault of a cache; and not every file system has files without a name.
+            if error.errno not in OUT_OF_SPACE | _NO_TMPFILE:
+                said = f"no file can be made in {self._partials}: {error.strerror}"
+                raise OSError(error.errno, said) from error
 
     def partials(self) -> Iterator[Unfinished]:
         """What is in the folder of partial files."""

@@ -82,3 +82,10 @@ class InUse(StoreError):
 
 class DatabaseRefused(StoreError):
     """The message says what was found and what to do."""
+
+    @classmethod
+    def damaged(cls, database: object, found: str) -> DatabaseRefused:
+        return cls(
+            f"the database {database} is damaged ({found}): restore it from a backup, or move it away with"
+            " its -wal and -shm files; a new one is filled by pulls"
+        )

@@ -21,6 +21,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.disk import DiskContent, Location, Unfinished, digest_at, place
 from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreSuspect
+from cacheproxy.store.listing import Objects
 from cacheproxy.store.objectblob import ObjectBlob
 from cacheproxy.store.partial import Partial
 from cacheproxy.store.proven import Proven
@@ -113,6 +114,18 @@ class ObjectContent:
         self._local.check()
         self.bucket.size(CHECKED)
 
+    def confirm(self, digest: Digest, location: str, size: int) -> None:
+        """That an object of this size is there: a request. Raises as reading its view does."""
+        if digest_at(location) != digest:
+            raise BlobMissing(f"{location!r} is not a place for {digest}")
+        self._judge(location, size, self.bucket.size(location))
+
+    def files(self, older_than: float, now: float) -> Iterator[tuple[Digest, str]]:
+        """(digest, location) of objects that were written more than `older_than` seconds ago, by pages."""
+        for found in Objects(self.bucket).stored(""):
+            if now - found.written > older_than:
+                yield found.digest, found.location
+
     def set_aside(self, location: str) -> None:
         """Nothing: an object whose row is gone is not served, and its key is nobody else's."""
 
@@ -127,12 +140,17 @@ class ObjectContent:
 
     def _read(self, location: str, size: int, start: int, stop: int) -> memoryview:
         piece = self.bucket.get(location, start, stop)
-        if piece is None:
-            raise BlobMissing(f"{location} is not in {self.bucket.name}")
-        if piece.total != size or len(piece.data) != stop - start:
-            said = f"{location} is not an object of {size} bytes, but has {piece.total}"
-            raise BlobDamaged(said, "truncated")
+        self._judge(location, size, None if piece is None else piece.total)
+        assert piece is not None
+        if len(piece.data) != stop - start:
+            raise BlobDamaged(f"{location} gives {len(piece.data)} of {stop - start} bytes", "truncated")
         return piece.data
+
+    def _judge(self, location: str, size: int, total: int | None) -> None:
+        if total is None:
+            raise BlobMissing(f"{location} is not in {self.bucket.name}")
+        if total != size:
+            raise BlobDamaged(f"{location} is not an object of {size} bytes, but has {total}", "truncated")
 
 
 @asynccontextmanager

@@ -124,7 +124,7 @@ class Postgres:
         finally:
             sessions.close()
 
-    async def faults(self) -> list[str]:
+    async def faults(self, within: float = math.inf) -> list[str]:
         """What takes back the server's promises. Its pages have checksums of its own."""
         return await self.scan(_broken_promises)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cacheproxy.store.durable import FILE_MODE, make_folder, sync_file, sync_folder
@@ -57,6 +59,21 @@ class Running:
     def _write(self, text: bytes) -> None:
         os.pwrite(self._fd, text, 0)
         sync_file(self._fd, NAME)
+
+
+@contextmanager
+def running(state: Path) -> Iterator[bool]:
+    """A daemon's time with its state folder; says whether the last one ended uncleanly.
+
+    This one does so if the body raises. Raises InUse, OSError.
+    """
+    here = Running.take(state)
+    try:
+        here.starts()
+        yield here.unclean
+        here.ended()
+    finally:
+        here.close()
 
 
 def _owned(fd: int, state: Path) -> None:

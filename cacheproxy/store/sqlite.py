@@ -6,6 +6,8 @@ writes share a thread and its commits, scans have a thread and a connection of t
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial as bind
@@ -25,6 +27,9 @@ T = TypeVar("T")
 
 SCANS = 4
 """Scans side by side: each costs a thread and a connection, and the disk does not get faster."""
+
+STEPS = 10_000
+"""Of SQLite's machine between two looks at the clock: less than a millisecond."""
 
 DIALECT = {
     "identity": "INTEGER PRIMARY KEY",
@@ -90,8 +95,8 @@ class SQLite:
     async def scan(self, fn: Callable[[Tx], T]) -> T:
         return await trio.to_thread.run_sync(bind(_scan, self._path, fn), limiter=self._scans)
 
-    async def faults(self) -> list[str]:
-        return await self.scan(faults)
+    async def faults(self, within: float = math.inf) -> list[str]:
+        return await trio.to_thread.run_sync(faults, self._path, within, limiter=self._scans)
 
 
 class SQLiteRows:
@@ -113,18 +118,41 @@ class SQLiteRows:
     async def scan(self, fn: Callable[[Tx], T]) -> T:
         return await trio.to_thread.run_sync(bind(_scan, self._path, fn))
 
-    async def faults(self) -> list[str]:
-        return await self.scan(faults)
+    async def faults(self, within: float = math.inf) -> list[str]:
+        return await trio.to_thread.run_sync(faults, self._path, within)
 
 
-def faults(tx: Tx) -> list[str]:
-    """What SQLite finds wrong with its own file; minutes for many gigabytes."""
-    wrong = [text for (text,) in tx.all("PRAGMA integrity_check") if text != "ok"]
-    broken = tx.all("PRAGMA foreign_key_check")
-    return wrong + [
+def faults(path: Path, within: float) -> list[str]:
+    """What SQLite finds wrong with its own file. Without a limit all of it: minutes for many gigabytes."""
+    connection = connect(path, writes=False)
+    try:
+        if within < math.inf:
+            _end_at(connection, time.monotonic() + within)
+            return _integrity(connection, "quick_check")
+        return _integrity(connection, "integrity_check") or _orphaned(connection)
+    except apsw.InterruptError:
+        return []  # nothing was found so far
+    except apsw.Error as error:
+        if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+            return [str(error)]
+        raise meaning(error) from error
+    finally:
+        connection.close()
+
+
+def _integrity(connection: apsw.Connection, pragma: str) -> list[str]:
+    return [str(text) for (text,) in connection.execute(f"PRAGMA {pragma}") if text != "ok"]
+
+
+def _orphaned(connection: apsw.Connection) -> list[str]:
+    return [
         f"a row of {table} ({row}) names one of {parent} that is not there"
-        for table, row, parent, _ in broken
+        for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check")
     ]
+
+
+def _end_at(connection: apsw.Connection, deadline: float) -> None:
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
 
 
 def _demand_current(tx: Tx) -> None:
@@ -135,6 +163,15 @@ def _demand_current(tx: Tx) -> None:
 
 def _prepare(path: Path) -> apsw.Connection:
     create(path)
+    try:
+        return _migrated(path)
+    except StoreSuspect as error:
+        if isinstance(error.__cause__, apsw.CorruptError):
+            raise DatabaseRefused.damaged(path, str(error.__cause__)) from error
+        raise
+
+
+def _migrated(path: Path) -> apsw.Connection:
     connection = connect(path, writes=True)
     try:
         _in_transaction(connection, "BEGIN IMMEDIATE", lambda tx: migrate(tx, DIALECT))
