@@ -62,7 +62,7 @@ class BlobView(Protocol):
         """
         ...
 
-    async def read(self, offset: int, count: int) -> bytes:
+    async def read(self, offset: int, count: int) -> bytes | memoryview:
         """1 to `count` of the bytes that `available` just named. For sources without a file."""
         ...
 

@@ -180,10 +180,10 @@ class Wire:
             self.received += len(data)
             return data
 
-    async def send(self, data: bytes, more: bool = False) -> None:
+    async def send(self, data: bytes | memoryview, more: bool = False) -> None:
         """All of it. `more`: the kernel may wait for what follows. A checkpoint only when it must wait."""
         flags = socket.MSG_MORE if more else 0
-        rest: bytes | memoryview = data
+        rest = data
         while rest:
             try:
                 count = self.sock.send(rest, flags)

@@ -347,7 +347,7 @@ class FillView:
     def failed(self, error: Exception) -> bool:
         return False
 
-    async def read(self, offset: int, count: int) -> bytes:
+    async def read(self, offset: int, count: int) -> bytes | memoryview:
         if self._detour is None:
             raise BlobBroken("a fill with a file is read through its descriptor")
         return await self._detour.read(offset, count)

@@ -112,7 +112,7 @@ class ReadView:
     def failed(self, error: Exception) -> bool:
         return self._view.failed(error)
 
-    async def read(self, offset: int, count: int) -> bytes:
+    async def read(self, offset: int, count: int) -> bytes | memoryview:
         return await self._view.read(offset, count)
 
     def close(self) -> None:

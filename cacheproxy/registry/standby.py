@@ -58,7 +58,7 @@ class Standby:
         self._failure = _meaning(error)
         return True
 
-    async def read(self, offset: int, count: int) -> bytes:
+    async def read(self, offset: int, count: int) -> bytes | memoryview:
         return await self._view.read(offset, count)
 
     def close(self) -> None:

@@ -18,8 +18,11 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from cacheproxy.store.errors import StoreUnreachable
 
 CONNECT_SECONDS = 5.0
-REQUEST_SECONDS = 30.0
-"""One request, of at most 8 MiB, from its start to the last byte: 0.3 MB/s at least."""
+QUIET_SECONDS = 30.0
+"""Without a byte from the store, from the start of a request on: an upload's part of 8 MiB has to be there
+and be answered by then, which is 0.3 MB/s."""
+REQUEST_SECONDS = 300.0
+"""One request from its start to its last byte, whoever is slow: nothing keeps a thread for longer."""
 RETRIES = 3
 RETRY_SECONDS = 20.0
 """A request that failed is made again so often, and begun again for so long: the caller has another way."""
@@ -28,6 +31,10 @@ PART = 8 << 20
 """Bytes of one part of an upload. S3 takes 10 000 parts, which is 80 GB."""
 PARTS_AT_ONCE = 3
 """Bounds what an upload takes of memory; more were not faster on SeaweedFS."""
+
+CHUNK = 256 << 10
+"""Bytes of a GET that are waited for before they are handed on. obstore's own buffer has about so many; for
+more it would copy them once again."""
 
 PAGE = 1000
 """Objects of one answer to a listing: what S3 gives at most."""
@@ -46,6 +53,26 @@ class Piece(NamedTuple):
     data: memoryview
     total: int
     """Bytes of the whole object."""
+
+
+class Reading:
+    """One GET under way. To drop it is to end it."""
+
+    def __init__(self, result: obstore.GetResult, length: int, what: str) -> None:
+        self.total = result.meta["size"]
+        """Bytes of the whole object."""
+        self._chunks = result.stream(CHUNK)
+        self._left = length
+        self._what = what
+
+    def read(self) -> bytes:
+        """The next bytes of those that were asked for, at least one. Raises StoreUnreachable."""
+        with _reported(self._what):
+            chunk = next(self._chunks, b"")
+            self._left -= len(chunk)
+            if not chunk or self._left < 0:
+                raise StoreUnreachable("it sent more or fewer bytes than it was asked for")
+            return chunk
 
 
 class Bucket:
@@ -70,6 +97,17 @@ class Bucket:
             try:
                 result = obstore.get(self._store, key, options={"range": (start, stop)})
                 return Piece(memoryview(result.bytes()), result.meta["size"])
+            except FileNotFoundError as error:
+                _refuse_missing_bucket(error)
+                return None
+
+    def open(self, key: str, start: int, stop: int) -> Reading | None:
+        """A GET of the bytes [start, stop) of an object, start < stop; None: there is no such object."""
+        what = f"{self.name} did not give {key}"
+        with _reported(what):
+            try:
+                result = obstore.get(self._store, key, options={"range": (start, stop)})
+                return Reading(result, stop - start, what)
             except FileNotFoundError as error:
                 _refuse_missing_bucket(error)
                 return None
@@ -113,6 +151,7 @@ def connect(scheme: str, bucket: str, prefix: str, settings: Mapping[str, Any], 
             client_options={
                 "allow_http": plain,
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+                "read_timeout": timedelta(seconds=QUIET_SECONDS),
                 "timeout": timedelta(seconds=REQUEST_SECONDS),
             },
             retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},

@@ -1,46 +1,24 @@
-"""A BlobView of an object: streamed through, in steps that are read ahead while the client is being sent."""
+"""A BlobView of an object: streamed through, read ahead while the client is being sent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import trio
 
-from cacheproxy.core.blob import BlobBroken, Span
+from cacheproxy.core.blob import Span
 from cacheproxy.core.digest import Digest
+from cacheproxy.store.flow import AHEAD, Batch, Flow, Get
 
-FIRST_STEP = 1 << 20
-LAST_STEP = 8 << 20
-"""Bytes of a ranged read: each is a request, so few of them; doubled from the first, which is waited for.
-
-One stream from SeaweedFS: 210 MB/s by steps of 2 MiB, 300 by 4, 390 by 8.
-"""
-
-LEAST_STEP = 256 << 10
+BATCH = 1 << 20
+"""Bytes that are read in one go of a thread: more were not cheaper."""
+LEAST_BATCH = 256 << 10
+BATCHES = AHEAD + 2
+"""Of one reader, at most: the one that is being sent, those that wait, the one that is being read."""
 MEMORY = 512 << 20
-"""Bytes that the steps of all readers together may take: the more there are, the smaller are their steps."""
-
-Read = Callable[[int, int], memoryview]
-"""Blocking: all of the bytes [start, stop). Raises BlobMissing, StoreUnreachable."""
-
-
-class _Step:
-    """One ranged read, under way or done."""
-
-    def __init__(self, start: int, stop: int) -> None:
-        self.start = start
-        self.stop = stop
-        self.data = memoryview(b"")
-        self.error: Exception | None = BlobBroken("the store was closed")
-        self.done = trio.Event()
-        self.scope = trio.CancelScope()
-
-    def has(self, offset: int) -> bool:
-        return self.start <= offset < self.stop
+"""Bytes that all readers together may take: beyond 170 of them their batches become smaller."""
 
 
 class ObjectBlob:
-    """Takes two steps of memory at most. Reads run in threads, as tasks of `nursery`.
+    """Spans are read forward; one that starts elsewhere is another GET. Reads are tasks of `nursery`.
 
     `all_open` has the views that are open, this one among them.
     """
@@ -49,36 +27,32 @@ class ObjectBlob:
         self,
         digest: Digest,
         size: int,
-        read: Read,
+        get: Get,
         nursery: trio.Nursery,
         threads: trio.CapacityLimiter,
         all_open: set[ObjectBlob],
     ) -> None:
         self.digest = digest
         self.size = size
-        self._read = read
+        self._get = get
         self._nursery = nursery
         self._threads = threads
-        self._here: _Step | None = None
-        self._ahead: _Step | None = None
-        self._length = FIRST_STEP
+        self._flow: Flow | None = None
+        self._here: Batch = ()
+        self._start = self._stop = 0
+        """Of what is here."""
         self._all_open = all_open
         all_open.add(self)
 
     async def available(self, offset: int, span: Span) -> int:
-        """The rest of the step that holds `offset`.
+        """The rest of the batch that holds `offset`.
 
         Raises BlobMissing, StoreUnreachable as reading did, BlobBroken at a shutdown; the same call may be
         made again.
         """
-        step = self._step(offset, span.stop)
-        await step.done.wait()
-        if step.error is not None:
-            self._here = None
-            raise step.error
-        if self._ahead is None and step.stop < span.stop:
-            self._ahead = self._start(step.stop, span.stop)
-        return min(step.stop, span.stop) - offset
+        if not self._has(offset):
+            await self._advance(offset, span.stop)
+        return min(self._stop, span.stop) - offset
 
     def fileno(self) -> int | None:
         return None
@@ -86,48 +60,43 @@ class ObjectBlob:
     def failed(self, error: Exception) -> bool:
         return False
 
-    async def read(self, offset: int, count: int) -> bytes:
-        """Raises as `available` does."""
-        if self._here is None or not self._here.has(offset):
+    async def read(self, offset: int, count: int) -> memoryview:
+        """Not copied. Raises as `available` does."""
+        if not self._has(offset):
             await self.available(offset, Span(offset, min(offset + count, self.size), bounded=True))
-        assert self._here is not None
-        at = offset - self._here.start
-        return bytes(self._here.data[at : at + count])
+        while offset >= self._start + len(self._here[0]):
+            self._start += len(self._here[0])
+            self._here = self._here[1:]
+        at = offset - self._start
+        return memoryview(self._here[0])[at : at + count]
 
     def close(self) -> None:
-        """Once or more often. A read that is under way is given up; its thread ends with its request."""
+        """Once or more often. A read that is under way is given up."""
         self._all_open.discard(self)
-        for step in (self._here, self._ahead):
-            if step is not None:
-                step.scope.cancel()
-        self._here = self._ahead = None
+        self._leave()
 
-    def _step(self, offset: int, stop: int) -> _Step:
-        if self._here is not None and self._here.has(offset):
-            return self._here
-        ahead, self._ahead = self._ahead, None
-        if ahead is None or not ahead.has(offset):
-            if ahead is not None:
-                ahead.scope.cancel()
-            ahead = self._start(offset, stop)
-        self._here = ahead
-        return ahead
+    def _has(self, offset: int) -> bool:
+        return self._start <= offset < self._stop
 
-    def _start(self, start: int, stop: int) -> _Step:
-        share = max(LEAST_STEP, MEMORY // (2 * len(self._all_open)))
-        step = _Step(start, min(start + min(self._length, share), stop))
-        self._length = min(2 * self._length, LAST_STEP)
-        self._nursery.start_soon(self._fetch, step)
-        return step
-
-    async def _fetch(self, step: _Step) -> None:
+    async def _advance(self, offset: int, stop: int) -> None:
+        if self._flow is None or self._flow.taken != offset or self._flow.stop <= offset:
+            self._leave()
+            self._flow = Flow(offset, stop, self._get, self._threads, self._share)
+            self._nursery.start_soon(self._flow.run)
         try:
-            with step.scope:
-                step.data = await trio.to_thread.run_sync(
-                    self._read, step.start, step.stop, limiter=self._threads, abandon_on_cancel=True
-                )
-                step.error = None
-        except Exception as error:  # noqa: BLE001 - whatever it is, the reader hears it
-            step.error = error
-        finally:
-            step.done.set()
+            self._here = await self._flow.take()
+        except Exception:
+            self._leave()
+            raise
+        self._start, self._stop = offset, self._flow.taken
+
+    def _leave(self) -> None:
+        if self._flow is not None:
+            self._flow.end()
+        self._flow = None
+        self._here = ()
+        self._start = self._stop = 0
+
+    def _share(self) -> int:
+        """The bytes of a batch."""
+        return min(BATCH, max(LEAST_BATCH, MEMORY // (BATCHES * max(1, len(self._all_open)))))

@@ -101,7 +101,7 @@ async def test_what_the_sender_could_not_read_is_had_otherwise(
 ) -> None:
     stored, otherwise = Bytes(), Otherwise()
     view = Standby(stored, otherwise)
-    got = await view.read(0, await view.available(0, WHOLE))
+    got = bytes(await view.read(0, await view.available(0, WHOLE)))
     assert view.failed(error)
     while len(got) < len(DATA):
         got += await view.read(len(got), await view.available(len(got), WHOLE))

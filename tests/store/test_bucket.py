@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import obstore
 import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
 from obstore.store import MemoryStore
 
-from cacheproxy.store.bucket import PART, Bucket, connect
+from cacheproxy.store import bucket as bucket_module
+from cacheproxy.store.bucket import PART, Bucket, Reading, connect
 from cacheproxy.store.errors import StoreUnreachable
 
 REFUSED = """The operation lacked the necessary privileges to complete for path x: Error performing PUT \
@@ -109,3 +114,87 @@ def test_failure_of_the_source_is_the_uploads(bucket: Bucket) -> None:
 def test_unknown_setting_is_refused() -> None:
     with pytest.raises(StoreUnreachable, match="s3://bucket/p cannot be used"):
         connect("s3", "bucket", "p", {"no_such_key": "x"}, plain=False)
+
+
+def test_get_gives_its_bytes_as_they_come(bucket: Bucket) -> None:
+    bucket.put("a/b", 10, iter([b"0123456789"]))
+    reading = bucket.open("a/b", 3, 7)
+    assert reading is not None
+    assert (reading.read(), reading.total) == (b"3456", 10)
+
+
+def test_get_of_what_is_not_there_is_none(bucket: Bucket) -> None:
+    assert bucket.open("no", 0, 1) is None
+
+
+def test_get_that_ends_early_fails(bucket: Bucket) -> None:
+    bucket.put("short", 10, iter([b"0123456789"]))
+    reading = bucket.open("short", 5, 12)
+    assert reading is not None
+    assert reading.read() == b"56789"
+    with pytest.raises(StoreUnreachable, match="did not give short: it sent more or fewer"):
+        reading.read()
+
+
+HALF = 512 << 10
+
+
+@contextmanager
+def half_answer(rest_after: float) -> Iterator[str]:
+    """The endpoint of a store that sends half of 1 MiB, and the rest so many seconds later."""
+    size = 2 * HALF
+    head = (
+        f"HTTP/1.1 206 Partial Content\r\nContent-Length: {size}\r\n"
+        f"Content-Range: bytes 0-{size - 1}/{size}\r\n"
+        'Last-Modified: Tue, 24 Nov 2026 14:00:00 GMT\r\nETag: "x"\r\n\r\n'
+    )
+    done = threading.Event()
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(head.encode() + bytes(HALF))
+            done.wait(rest_after)
+            with suppress(OSError):
+                connection.sendall(bytes(HALF))
+            done.wait(5)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        done.set()
+        thread.join()
+
+
+def half_read(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Reading:
+    monkeypatch.setattr(bucket_module, "QUIET_SECONDS", 0.4)
+    monkeypatch.setattr(bucket_module, "RETRIES", 0)
+    keys = {"access_key_id": "a", "secret_access_key": "b"}
+    settings = {"endpoint": endpoint, "region": "us-east-1", **keys}
+    reading = connect("s3", "bucket", "p", settings, plain=True).open("x", 0, 2 * HALF)
+    assert reading is not None
+    assert reading.read()
+    return reading
+
+
+def to_the_end(reading: Reading) -> None:
+    while reading._left:
+        reading.read()
+
+
+def test_store_that_falls_silent_in_an_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with half_answer(rest_after=5) as endpoint:
+        reading = half_read(endpoint, monkeypatch)
+        began = time.monotonic()
+        with pytest.raises(StoreUnreachable):
+            to_the_end(reading)
+        assert time.monotonic() - began < 3
+
+
+def test_reader_that_pauses_is_not_taken_for_a_silent_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    with half_answer(rest_after=0) as endpoint:
+        reading = half_read(endpoint, monkeypatch)
+        time.sleep(0.6)
+        to_the_end(reading)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,41 +10,22 @@ import trio.testing
 from cacheproxy.core.blob import BlobBroken, Span
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.errors import BlobMissing, StoreUnreachable
-from cacheproxy.store.objectblob import FIRST_STEP, LAST_STEP, LEAST_STEP, MEMORY, ObjectBlob
+from cacheproxy.store.objectblob import BATCH, BATCHES, LEAST_BATCH, MEMORY, ObjectBlob
+from tests.store.flowing import CHUNK, DATA, SIZE, Store
 
-SIZE = 3 * LAST_STEP + 7
-DATA = bytes(range(251)) * (SIZE // 251 + 1)
 WHOLE = Span(0, SIZE, bounded=False)
-
-
-class Store:
-    """Gives the bytes of DATA; notes what it was asked for; fails where it was told to."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, int]] = []
-        self.failures: dict[int, Exception] = {}
-        """By the offset that is asked for; once each."""
-        self.open = threading.Event()
-        self.open.set()
-
-    def read(self, start: int, stop: int) -> memoryview:
-        self.asked.append((start, stop))
-        assert self.open.wait(10)
-        if start in self.failures:
-            raise self.failures.pop(start)
-        return memoryview(DATA)[start:stop]
 
 
 @asynccontextmanager
 async def viewed(store: Store) -> AsyncIterator[ObjectBlob]:
     async with trio.open_nursery() as nursery:
-        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, nursery, trio.CapacityLimiter(4), set())
+        view = ObjectBlob(Digest.of(b"any"), SIZE, store.get, nursery, trio.CapacityLimiter(4), set())
         yield view
         view.close()
         store.open.set()
 
 
-async def sent(view: ObjectBlob, span: Span, piece: int = 256 << 10) -> bytes:
+async def sent(view: ObjectBlob, span: Span, piece: int = 50_000) -> bytes:
     got = b""
     while len(got) < span.length:
         at = span.start + len(got)
@@ -54,33 +34,20 @@ async def sent(view: ObjectBlob, span: Span, piece: int = 256 << 10) -> bytes:
     return got
 
 
-async def test_whole_blob_comes_in_steps_that_grow() -> None:
+async def test_whole_blob_is_one_get() -> None:
     store = Store()
     async with viewed(store) as view:
         assert await sent(view, WHOLE) == DATA[:SIZE]
-    lengths = [stop - start for start, stop in store.asked]
-    assert lengths[:4] == [FIRST_STEP, 2 * FIRST_STEP, 4 * FIRST_STEP, LAST_STEP]
-    assert max(lengths) == LAST_STEP
-    assert sum(lengths) == SIZE
+    assert store.asked == [(0, SIZE)]
 
 
-async def test_next_step_is_asked_for_while_this_one_is_sent() -> None:
+async def test_blob_comes_in_any_steps() -> None:
     store = Store()
     async with viewed(store) as view:
-        await view.available(0, WHOLE)
-        with trio.fail_after(5):
-            while len(store.asked) < 2:
-                await trio.sleep(0.001)
-        assert store.asked == [(0, FIRST_STEP), (FIRST_STEP, 3 * FIRST_STEP)]
-
-
-async def test_no_more_than_one_step_is_read_ahead() -> None:
-    store = Store()
-    async with viewed(store) as view:
-        for offset in range(0, FIRST_STEP, FIRST_STEP // 8):
-            await view.available(offset, WHOLE)
-            await trio.sleep(0.002)
-        assert len(store.asked) == 2
+        assert (
+            await sent(view, Span(CHUNK - 1, 5 * CHUNK, bounded=True), 3 * CHUNK)
+            == DATA[CHUNK - 1 : 5 * CHUNK]
+        )
 
 
 async def test_small_range_asks_for_no_more() -> None:
@@ -88,19 +55,6 @@ async def test_small_range_asks_for_no_more() -> None:
     async with viewed(store) as view:
         assert await sent(view, Span(1000, 1010, bounded=True)) == DATA[1000:1010]
     assert store.asked == [(1000, 1010)]
-
-
-async def test_many_readers_share_the_memory_by_smaller_steps() -> None:
-    store = Store()
-    async with viewed(store) as view:
-        others = view._all_open
-        for _ in range(MEMORY // (2 * LEAST_STEP)):
-            ObjectBlob(Digest.of(b"any"), SIZE, store.read, view._nursery, view._threads, others)
-        await view.available(0, WHOLE)
-        for other in list(others - {view}):
-            other.close()
-        assert others == {view}
-    assert store.asked[0] == (0, LEAST_STEP)
 
 
 async def test_parts_of_one_answer_may_go_back() -> None:
@@ -111,39 +65,62 @@ async def test_parts_of_one_answer_may_go_back() -> None:
     assert store.asked == [(5000, 6000), (0, 100), (SIZE - 3, SIZE)]
 
 
+async def test_part_that_goes_on_where_the_last_one_ended() -> None:
+    store = Store()
+    async with viewed(store) as view:
+        for span in (Span(0, 100, True), Span(100, 300, True)):
+            assert await sent(view, span) == DATA[span.start : span.stop]
+
+
+async def test_many_readers_share_the_memory_by_smaller_batches() -> None:
+    store = Store()
+    async with viewed(store) as view:
+        assert view._share() == BATCH
+        others = [
+            ObjectBlob(Digest.of(b"any"), SIZE, store.get, view._nursery, view._threads, view._all_open)
+            for _ in range(MEMORY // (BATCHES * LEAST_BATCH))
+        ]
+        assert view._share() == LEAST_BATCH
+        for other in others:
+            other.close()
+        assert view._share() == BATCH
+
+
 @pytest.mark.parametrize("failure", [BlobMissing("gone"), StoreUnreachable("down")])
 async def test_failure_is_told_before_any_byte(failure: Exception) -> None:
     store = Store()
-    store.failures = {0: failure}
+    store.refusals = {0: failure}
     async with viewed(store) as view:
         with pytest.raises(type(failure)):
             await view.available(0, WHOLE)
 
 
-async def test_failure_of_the_step_ahead_is_told_when_its_turn_comes() -> None:
+async def test_what_failed_is_asked_for_again() -> None:
     store = Store()
-    store.failures = {FIRST_STEP: StoreUnreachable("down")}
-    async with viewed(store) as view:
-        assert await sent(view, Span(0, FIRST_STEP, bounded=True)) == DATA[:FIRST_STEP]
-        assert await view.available(FIRST_STEP - 1, WHOLE) == 1
-        with pytest.raises(StoreUnreachable):
-            await view.available(FIRST_STEP, WHOLE)
-
-
-async def test_a_step_that_failed_is_asked_for_again() -> None:
-    store = Store()
-    store.failures = {0: StoreUnreachable("down")}
+    store.refusals = {0: StoreUnreachable("down")}
     async with viewed(store) as view:
         with pytest.raises(StoreUnreachable):
             await view.available(0, WHOLE)
-        assert await view.available(0, WHOLE) > 0
+        assert await sent(view, WHOLE) == DATA[:SIZE]
+
+
+async def test_wait_that_was_cancelled_can_be_taken_up_again() -> None:
+    store = Store()
+    store.open.clear()
+    async with viewed(store) as view:
+        with trio.move_on_after(0.01) as short:
+            await view.available(0, WHOLE)
+        assert short.cancelled_caught
+        store.open.set()
+        assert await sent(view, WHOLE) == DATA[:SIZE]
+    assert store.asked == [(0, SIZE)]
 
 
 async def test_closing_gives_up_what_is_under_way() -> None:
     store = Store()
     store.open.clear()
     async with trio.open_nursery() as nursery:
-        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, nursery, trio.CapacityLimiter(1), set())
+        view = ObjectBlob(Digest.of(b"any"), SIZE, store.get, nursery, trio.CapacityLimiter(1), set())
         nursery.start_soon(_hears_the_end, view)
         await trio.testing.wait_all_tasks_blocked()
         with trio.fail_after(1):
@@ -163,7 +140,7 @@ async def test_reader_hears_of_the_end_of_the_store() -> None:
     store = Store()
     store.open.clear()
     async with trio.open_nursery() as reads, trio.open_nursery() as readers:
-        view = ObjectBlob(Digest.of(b"any"), SIZE, store.read, reads, trio.CapacityLimiter(1), set())
+        view = ObjectBlob(Digest.of(b"any"), SIZE, store.get, reads, trio.CapacityLimiter(1), set())
         readers.start_soon(_hears_the_end, view)
         await trio.testing.wait_all_tasks_blocked()
         reads.cancel_scope.cancel()
