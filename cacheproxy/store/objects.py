@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from cacheproxy.core.digest import Digest
-from cacheproxy.store.bucket import Bucket
+from cacheproxy.store.bucket import Bucket, Reading
 from cacheproxy.store.disk import DiskContent, Location, Unfinished, digest_at, place
 from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreSuspect
 from cacheproxy.store.listing import Objects
@@ -68,8 +68,8 @@ class ObjectContent:
             raise BlobMissing(f"{location!r} is not a place for {digest}")
         if size == 0 and digest != Digest.of(b"", digest.algorithm):  # nothing of it would ever be asked for
             raise BlobMissing(f"{digest} is not the digest of an empty blob")
-        read = bind(self._read, location, size)
-        return ObjectBlob(digest, size, read, self._nursery, self._threads, self._all_open)
+        get = bind(self._get, location, size)
+        return ObjectBlob(digest, size, get, self._nursery, self._threads, self._all_open)
 
     def partial(self, digest: Digest, size: int) -> Partial:
         """As DiskContent does."""
@@ -137,6 +137,12 @@ class ObjectContent:
 
     def reap(self, older_than: float, now: float) -> list[Digest]:
         return self._local.reap(older_than, now)
+
+    def _get(self, location: str, size: int, start: int, stop: int) -> Reading:
+        reading = self.bucket.open(location, start, stop)
+        self._judge(location, size, None if reading is None else reading.total)
+        assert reading is not None
+        return reading
 
     def _read(self, location: str, size: int, start: int, stop: int) -> memoryview:
         piece = self.bucket.get(location, start, stop)
