@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run test lint format unit e2e bench
+.PHONY: help run test lint format unit e2e bench kills powercuts fulldisk
 
 help:
 	@echo "make run      the daemon on 127.0.0.1:5000, with config/cacheproxy.toml and its state in ./var"
@@ -12,6 +12,9 @@ help:
 	@echo "make format   rewrite the code as lint wants it"
 	@echo "make unit     how much the systemd unit may do (needs systemd-analyze)"
 	@echo "make e2e      real clients against real registries (as root; installs them)"
+	@echo "make kills    kill -9 under load and at storage calls (CYCLES=200 is the long run, with all calls)"
+	@echo "make powercuts  power cuts under load, on ext4 and xfs (as root; CYCLES=100)"
+	@echo "make fulldisk  disks that are full from some storage call on (as root; CYCLES=100)"
 	@echo "make bench    beside other caches, on this machine"
 
 run: .venv/runtime
@@ -19,7 +22,7 @@ run: .venv/runtime
 
 test: .venv/development
 	@if [ "$$(id -u)" = 0 ]; then set --; else echo "not root: without the tests that mount"; set -- -m "not root"; fi; \
-	.venv/bin/python -m pytest --ignore=tests/e2e "$$@"
+	.venv/bin/python -m pytest --ignore=tests/e2e --ignore=tests/crash "$$@"
 
 lint: .venv/development
 	.venv/bin/ruff check
@@ -43,6 +46,21 @@ e2e: .venv/development
 	tests/e2e/install
 	mkdir -p var
 	.venv/bin/python -m pytest -m e2e --junitxml=var/e2e.xml tests/e2e
+
+# How many crashes, and which: the seed of a failure repeats what clients and crashes did.
+CYCLES ?=
+SEED ?=
+CRASH := CYCLES=$(CYCLES) SEED=$(SEED) .venv/bin/python -m pytest -q -s
+
+kills: .venv/development
+	$(CRASH) tests/crash/test_kills.py tests/crash/test_points.py
+
+powercuts: .venv/development
+	$(CRASH) tests/crash/test_powercuts.py
+
+fulldisk: .venv/development
+	$(CRASH) tests/crash/test_full_disk.py -k any_storage_call
+	.venv/bin/python -m pytest -q tests/crash/test_full_disk.py tests/faults/test_full_disk.py -k "not any_storage_call"
 
 bench: .venv/development
 	.venv/bin/python -m bench

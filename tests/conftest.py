@@ -1,4 +1,4 @@
-"""The end-to-end tests need programs that `make e2e` installs: they run only when their folder is named."""
+"""What needs programs that `make e2e` installs, or minutes, runs only when its folder is named."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 
 from tests.seaweed import Seaweed, seaweed
 
-END_TO_END = Path(__file__).parent / "e2e"
+ASKED_FOR = tuple(Path(__file__).parent / name for name in ("e2e", "crash"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    if collection_path != END_TO_END:
+    if collection_path not in ASKED_FOR:
         return None
     named = (
         Path(config.invocation_params.dir, argument.partition("::")[0]).resolve() for argument in config.args
     )
-    return None if any(path.is_relative_to(END_TO_END) for path in named) else True
+    return None if any(path.is_relative_to(collection_path) for path in named) else True
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,114 @@
+"""What a crash left on the disk, looked at from outside: no daemon runs, and nothing is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import apsw
+
+from cacheproxy.core.digest import Digest
+from cacheproxy.store import journal
+
+
+@dataclass
+class Found:
+    wrong: list[str] = field(default_factory=list)
+    """What must not be, whatever happened (reliability: I2, I4, I8, I9)."""
+    images: set[tuple[str, str]] = field(default_factory=set)
+    """Repository and digest."""
+    tags: dict[tuple[str, str], str] = field(default_factory=dict)
+    stored: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Blobs whose bytes are here: location and size."""
+    linked: set[tuple[str, str]] = field(default_factory=set)
+    """Repository and blob."""
+    orphans: set[str] = field(default_factory=set)
+    """Stored files that neither a row nor the trash names: swept when they are old."""
+    trash: set[str] = field(default_factory=set)
+
+
+PREFIX = "docker-hub/"
+
+_IMAGES = """
+SELECT repository.name, image.digest, manifest.body
+FROM image JOIN repository ON repository.id = image.repository JOIN manifest ON manifest.digest = image.digest
+"""
+_TAGS = (
+    "SELECT repository.name, tag.name, tag.digest FROM tag JOIN repository ON repository.id = tag.repository"
+)
+_LINKS = "SELECT repository.name, link.digest FROM link JOIN repository ON repository.id = link.repository"
+
+
+def look(state: Path, blobs: Mapping[str, bytes]) -> Found:
+    """`blobs` are the right bytes, by digest."""
+    found = Found()
+    with tempfile.TemporaryDirectory() as folder:
+        # A copy: to open a database is to recover it, and that is the daemon's to do.
+        for name in ("cacheproxy.db", "cacheproxy.db-wal"):
+            if (state / name).exists():
+                shutil.copyfile(state / name, Path(folder, name))
+        if Path(folder, "cacheproxy.db").exists():
+            with closing(apsw.Connection(str(Path(folder, "cacheproxy.db")))) as database:
+                _rows(database, found)
+    _files(state / "blobs", found)
+    _partials(state / "blobs" / "partial", blobs, found)
+    return found
+
+
+def _rows(database: apsw.Connection, found: Found) -> None:
+    checked = database.execute("PRAGMA integrity_check").fetchall()
+    if checked != [("ok",)]:
+        found.wrong.append(f"integrity_check: {checked}")
+    if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'blob'").fetchall():
+        return
+    broken = database.execute("PRAGMA foreign_key_check").fetchall()
+    if broken:
+        found.wrong.append(f"foreign_key_check: {broken}")
+    for repository, digest, body in database.execute(_IMAGES):
+        found.images.add((repository.removeprefix(PREFIX), digest))
+        if _digest(body) != digest:
+            found.wrong.append(f"manifest {digest} has other bytes")
+    for repository, tag, digest in database.execute(_TAGS):
+        found.tags[repository.removeprefix(PREFIX), tag] = digest
+    for repository, digest in database.execute(_LINKS):
+        found.linked.add((repository.removeprefix(PREFIX), digest))
+    stored = "SELECT digest, location, size FROM blob WHERE generation > 0"
+    found.stored = {digest: (location, size) for digest, location, size in database.execute(stored)}
+    found.trash = {path for (path,) in database.execute("SELECT path FROM trash")}
+
+
+def _files(root: Path, found: Found) -> None:
+    files = {str(path.relative_to(root)): path.read_bytes() for path in (root / "blobs").rglob("*.*")}
+    for location, data in files.items():
+        named = "sha256:" + Path(location).name.partition(".")[0]
+        if _digest(data) != named and location not in found.trash:
+            found.wrong.append(f"file {location}: {len(data)} bytes that are not its name's")
+    for digest, (location, size) in found.stored.items():
+        if location not in files:
+            found.wrong.append(f"blob {digest} is recorded at {location}, where nothing is")
+        elif len(files[location]) != size or digest[7:] not in location:
+            found.wrong.append(f"blob {digest} is recorded with {size} bytes at {location}, which is another")
+    found.orphans = files.keys() - {location for location, _ in found.stored.values()} - found.trash
+
+
+def _partials(folder: Path, blobs: Mapping[str, bytes], found: Found) -> None:
+    """What a journal promises is in its file (C1)."""
+    for path in folder.glob("*.journal"):
+        digest, data = Digest.parse(path.stem.replace("-", ":", 1)), path.with_suffix(".part")
+        right = blobs[digest]
+        promised = journal.replay(path.read_bytes(), digest, len(right))
+        if promised is None or not data.exists() or data.stat().st_size != len(right):
+            continue  # as good as none
+        held = data.read_bytes()
+        for start, stop in promised.intervals:
+            if held[start:stop] != right[start:stop]:
+                found.wrong.append(f"journal of {digest} promises {start}-{stop}, which is not in the file")
+
+
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
