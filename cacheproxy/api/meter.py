@@ -50,6 +50,7 @@ class Meter:
         requests.inc()
         if exchange.sent:
             self._served[key[:2]].inc(exchange.sent)
-        self._seconds[exchange.outcome].observe(exchange.seconds)
+        exemplar = {"trace_id": exchange.trace} if exchange.trace else None
+        self._seconds[exchange.outcome].observe(exchange.seconds, exemplar)
         if exchange.aborted:
             ABORTED.labels(exchange.aborted).inc()

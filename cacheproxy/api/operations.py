@@ -6,7 +6,8 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from cacheproxy.edge.message import Peer, Ready, Request, Response
 
@@ -96,10 +97,13 @@ async def _problem(check: Check) -> str:
     return f"no answer within {CHECK_LIMIT:g} s"
 
 
-async def _metrics(_: Request) -> Response:
-    return Response(
-        200, [("Content-Type", CONTENT_TYPE_LATEST)], await trio.to_thread.run_sync(generate_latest)
-    )
+async def _metrics(request: Request) -> Response:
+    """The older format has no room for exemplars: the id of a trace beside what took so long."""
+    form = CONTENT_TYPE_LATEST
+    generate: Callable[..., bytes] = generate_latest
+    if "application/openmetrics-text" in request.headers.get("accept", ""):
+        form, generate = openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest
+    return Response(200, [("Content-Type", form)], await trio.to_thread.run_sync(generate, REGISTRY))
 
 
 async def _alive(_: Request) -> Response:

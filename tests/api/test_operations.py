@@ -4,10 +4,12 @@ import ipaddress
 
 import pytest
 import trio
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
+from cacheproxy.api.meter import Meter
 from cacheproxy.api.operations import BELIEVED, CHECK_LIMIT, Check, OperatorDoor
-from cacheproxy.edge.message import Peer, Request, Response
+from cacheproxy.edge.message import Exchange, Peer, Request, Response
 
 
 async def fine() -> None:
@@ -93,6 +95,25 @@ async def test_not_ready_says_what_is_wrong() -> None:
 async def test_a_check_that_hangs_is_a_failure(autojump_clock: MockClock) -> None:
     response = await ask("/readyz", database=hanging)
     assert (response.status, response.body) == (503, b"database: no answer within 5 s\n")
+
+
+async def test_who_reads_openmetrics_gets_the_ids_of_traces_too() -> None:
+    exchange = Exchange(Peer(None, "http"), "GET", "/v2/", 200, 0, 0.0, 0.1, 0.1, outcome="exemplary")
+    exchange.trace = "0af7651916cd43dd8448eb211c80319c"
+    Meter().count(exchange)
+    scrape = request("/metrics")
+    scrape.headers["accept"] = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    response = await OperatorDoor({}).handle(scrape)
+    assert dict(response.headers)["Content-Type"].startswith("application/openmetrics-text")
+    assert isinstance(response.body, bytes)
+    parsed = text_string_to_metric_families(response.body.decode())  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
+    exemplars = {
+        sample.exemplar.labels["trace_id"]
+        for sample in families["cacheproxy_request_seconds"].samples
+        if sample.exemplar is not None and sample.labels["outcome"] == "exemplary"
+    }
+    assert exemplars == {exchange.trace}
 
 
 async def test_metrics_are_in_the_exposition_format() -> None:
