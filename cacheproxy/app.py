@@ -24,6 +24,7 @@ from prometheus_client import disable_created_metrics
 from cacheproxy import hangup, readiness, request_log, systemd, wiring
 from cacheproxy import log as logging
 from cacheproxy.api.admin import AdminDoor
+from cacheproxy.api.callers import Callers
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
 from cacheproxy.api.meter import Meter
@@ -31,6 +32,7 @@ from cacheproxy.api.operations import OperatorDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.config import Config
 from cacheproxy.core.digest import Digest
+from cacheproxy.core.rights import Rules
 from cacheproxy.edge.certificate import Certificate
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.listeners import Passed, describe, open_listeners
@@ -296,7 +298,8 @@ def _doors(
     listings = Listings(records, stores.scratch, Flights(background), origins, clock)
     distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)
     routes, access = wiring.routes(config), wiring.access(config.access)
-    clients = Door(routes, access, distribution, lasting.ready, lasting.via)
+    callers = Callers(access, Rules(()), None, config.server.external_url, clock)
+    clients = Door(routes, callers, distribution, None, lasting.ready, lasting.via)
     watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
     inventory = Inventory(records, Survey(stores.database), fills, origins, wiring.keep(config.upstreams))
     trash = Trash(records, stores.content, space, clock)

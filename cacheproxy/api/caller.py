@@ -1,16 +1,62 @@
-"""Who asks, as a handler sees it."""
+"""Who asks, as a handler sees it: by name or without one, and what it may do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 
-from cacheproxy.core.rights import Right
+from cacheproxy.core.access import Access
+from cacheproxy.core.rights import ANONYMOUS, Principal, Right, Rules
+
+REMEMBERED = 4096
+"""Repositories for which one caller's rights are remembered."""
+
+READING = frozenset({Right.PULL, Right.LIST})
+"""What a network that may pull without a name may do."""
+
+Scope = Mapping[str, frozenset[Right]]
+"""What a token was made for: rights by repository, literally."""
 
 
-@dataclass(frozen=True, slots=True)
 class Caller:
-    name: str
-    """As rules call it: "user:terraform", "anonymous"."""
-    may: Callable[[Right, str], bool]
-    """Whether it has the right in a repository, by canonical name."""
+    """Rights are worked out once a repository, for as long as the caller is remembered."""
+
+    def __init__(
+        self,
+        principal: Principal | None,
+        mask: int,
+        access: Access,
+        rules: Rules,
+        scope: Scope | None = None,
+        until: float = math.inf,
+    ) -> None:
+        """`mask`: the access class of its network. `until`: wall clock; then it has to prove itself anew."""
+        self.principal = principal
+        self.name = ANONYMOUS if principal is None else principal.name
+        self.scoped = scope is not None
+        self.until = until
+        self._mask = mask
+        self._access = access
+        self._rules = rules
+        self._scope = scope
+        self._known: dict[str, frozenset[Right]] = {}
+
+    def may(self, right: Right, repository: str) -> bool:
+        """Whether it has the right in a repository, by canonical name."""
+        rights = self._known.get(repository)
+        if rights is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            rights = self._known[repository] = self._rights(repository)
+        return right in rights
+
+    def anything(self) -> bool:
+        """Whether it may do anything at all: the answer to a ping."""
+        return self._access.anything(self._mask) or self._rules.anything(self.principal)
+
+    def _rights(self, repository: str) -> frozenset[Right]:
+        rights = self._rules.rights(self.principal, repository)
+        if self._scope is not None:
+            rights &= self._scope.get(repository, frozenset())
+        # What a network may do needs no token, and no token takes it away.
+        return rights | READING if self._access.may_pull(self._mask, repository) else rights

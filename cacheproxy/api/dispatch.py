@@ -6,21 +6,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import structlog
 
-from cacheproxy.api.answers import Headers, manifest_headers, names
+from cacheproxy.api.answers import Headers, Query, manifest_headers, names
+from cacheproxy.api.caller import Caller
+from cacheproxy.api.callers import Callers
 from cacheproxy.api.distribution import Distribution, ping
+from cacheproxy.api.hosting import Hosted
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.core import operations as ops
-from cacheproxy.core.access import Access
 from cacheproxy.core.blob import BlobBroken
 from cacheproxy.core.errors import OCIError, Unavailable
 from cacheproxy.core.failures import UpstreamError, to_client
 from cacheproxy.core.query import first, parse_query
-from cacheproxy.core.routing import Routes, Target
-from cacheproxy.edge.message import Address, BodyBroken, BodyTooLarge, Peer, Ready, Request, Response
+from cacheproxy.core.rights import NEEDS, Right, methods
+from cacheproxy.core.routing import Bare, Routes, Target
+from cacheproxy.edge.message import BodyBroken, BodyTooLarge, Peer, Ready, Request, Response
 from cacheproxy.registry.flights import FlightLost
 from cacheproxy.registry.manifests import PulledManifest
 from cacheproxy.registry.origin import RememberedMissing
@@ -30,18 +34,12 @@ log = structlog.get_logger()
 API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
 NOSNIFF = ("X-Content-Type-Options", "nosniff")
 
-READS = ("GET", "HEAD")
-WRITES = frozenset({"POST", "PUT", "PATCH"})
-
 REDIRECT = 307
 
 SENT_ON = 10.0
 """Seconds for which one redirect is the answer to all: little of an address's time, and soon the blob is
 looked for, and noted as read, once more.
 """
-
-CLASSES_KEPT = 4096
-"""Addresses whose access class is remembered."""
 
 _MISSING_CODES: dict[type, str] = {
     ops.Manifest: "MANIFEST_UNKNOWN",
@@ -57,29 +55,35 @@ class Door:
     def __init__(
         self,
         routes: Routes,
-        access: Access,
+        callers: Callers,
         distribution: Distribution,
+        hosted: Hosted | None,
         ready: ReadyAnswers,
         via: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`hosted` None: nothing is hosted here, and nothing can be pushed."""
         self._routes = routes
-        self._access = access
+        self._callers = callers
         self._distribution = distribution
+        self._hosted = hosted
         self._ready = ready
         self._via = via
         """Our name in the Via header of what we ask upstream: a request that has it has come full circle."""
         self._clock = clock
-        self._classes: dict[Address | None, int] = {}
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
         if "if-none-match" in headers:
             return None
-        mask, host, now = self._class_of(peer), headers.get("host", ""), self._clock()
-        ready = self._ready.get((mask, method, host, target), now)
-        if ready is None and "range" not in headers and self._distribution.redirects(peer, headers):
-            return self._ready.get((~mask, method, host, target), now)
-        return ready
+        host, now = headers.get("host", ""), self._clock()
+        found = self._ready.get((False, method, host, target), now)
+        if found is None and "range" not in headers and self._distribution.redirects(peer, headers):
+            found = self._ready.get((True, method, host, target), now)
+        if found is None:
+            return None
+        ready, repository = found
+        caller = self._callers.known(headers, peer)
+        return ready if caller is not None and caller.may(Right.PULL, repository) else None
 
     async def handle(self, request: Request) -> Response:
         structlog.contextvars.bind_contextvars(request=request.id)
@@ -109,18 +113,92 @@ class Door:
             raise OCIError(
                 "UNSUPPORTED", "an upstream of this daemon is this daemon: see upstream.url", status=508
             )
-        _allow(request.method)
         operation = ops.parse(request.path)
-        mask = self._class_of(request.peer)
+        method = "GET" if request.method == "HEAD" else request.method
+        need = self._need(operation, method)
+        caller = await self._callers.identify(request)
         if isinstance(operation, ops.Ping):
-            self._admit(request, mask, None)
-            return ping()
-        if isinstance(operation, ops.Catalog | ops.Uploads | ops.Upload):
-            raise OCIError("UNSUPPORTED", "a pull-through cache has no such list", status=404)
+            return self._ping(request, caller)
         query = parse_query(request.query)
-        target = self._routes.resolve(operation.name, first(query, "ns"), request.host)
-        self._admit(request, mask, target.repository)
-        response = await self._pull(operation, target, request, query, mask)
+        if isinstance(operation, ops.Catalog):
+            return await self._catalog(request, query, caller)
+        meant = self._routes.meaning(operation.name, first(query, "ns"), request.host)
+        place = await self._place(meant, need, caller, request)
+        if isinstance(place, Target):
+            return await self._cached(operation, place, request, query)
+        assert self._hosted is not None
+        if isinstance(operation, ops.Manifest) and method == "GET":
+            era = self._ready.era
+            pulled = await self._hosted.manifest(operation, place)
+            return self._manifest(operation, _Whose(place), request, pulled, era)
+        return await self._hosted.answer(operation, method, place, request, query, caller)
+
+    def _need(self, operation: ops.Operation, method: str) -> Right | None:
+        """The right that it takes. Raises OCIError for a method that means nothing here."""
+        key = (type(operation), method)
+        if key not in NEEDS:
+            allowed = (("Allow", ", ".join(methods(type(operation)))),)
+            raise OCIError("UNSUPPORTED", f"{method} is not supported here", headers=allowed)
+        if self._hosted is None and NEEDS[key] not in (None, Right.PULL):
+            said = f"{method} is not supported here: no account is configured, so this is only a cache"
+            code = "UNSUPPORTED" if NEEDS[key] is Right.DELETE else "DENIED"
+            raise OCIError(code, said, headers=(("Allow", "GET, HEAD"),))
+        return NEEDS[key]
+
+    def _ping(self, request: Request, caller: Caller) -> Response:
+        if self._callers.challenges(request):
+            raise self._callers.challenge(request)
+        if not caller.anything():
+            raise self._callers.refusal(request, caller, None, None)
+        return ping()
+
+    async def _catalog(self, request: Request, query: Query, caller: Caller) -> Response:
+        if self._hosted is None:
+            raise OCIError("UNSUPPORTED", "a pull-through cache has no list of repositories", status=404)
+        if not caller.anything():
+            raise self._callers.refusal(request, caller, None, None)
+        return await self._hosted.catalog(request, query, caller)
+
+    async def _place(
+        self, meant: Target | Bare, need: Right | None, caller: Caller, request: Request
+    ) -> Target | str:
+        """Where the request goes: to an upstream, or to a hosted repository, by name.
+
+        Raises OCIError unless the caller has the right there. Who has none does not learn what there is.
+        """
+        assert need is not None
+        if isinstance(meant, Bare) and self._hosted is not None:
+            if await self._hosted.has(meant.name):
+                return self._admitted(request, caller, need, meant.name)
+            if need is not Right.PULL:
+                self._admitted(request, caller, need, meant.name)
+                return await self._hosted.born(meant.name, caller)
+        target = meant if isinstance(meant, Target) else meant.default
+        if target is None:
+            assert isinstance(meant, Bare)
+            self._admitted(request, caller, need, meant.name)
+            raise OCIError(
+                "NAME_UNKNOWN",
+                f"there is no repository {meant.name} here, and no upstream is the default",
+                detail={"name": meant.name},
+            )
+        if need is not Right.PULL:
+            said = (
+                f"{target.repository} is an upstream's: what it has can be pulled through, and not be changed"
+            )
+            raise OCIError("DENIED", said)
+        self._admitted(request, caller, need, target.repository)
+        return target
+
+    def _admitted(self, request: Request, caller: Caller, need: Right, repository: str) -> str:
+        if not caller.may(need, repository):
+            raise self._callers.refusal(request, caller, need, repository)
+        return repository
+
+    async def _cached(
+        self, operation: ops.Operation, target: Target, request: Request, query: Query
+    ) -> Response:
+        response = await self._pull(operation, target, request, query)
         response.upstream = target.upstream
         if target.namespace is not None:
             response.headers = [*response.headers, ("OCI-Namespace", target.namespace)]
@@ -131,15 +209,15 @@ class Door:
         operation: ops.Operation,
         target: Target,
         request: Request,
-        query: dict[str, list[str]],
-        mask: int,
+        query: Query,
     ) -> Response:
         try:
             if isinstance(operation, ops.Manifest):
                 era = self._ready.era
                 pulled = await self._distribution.manifest(operation, target)
-                return self._manifest(operation, target, request, mask, pulled, era)
-            return await self._other(operation, target, request, query, mask)
+                whose = _Whose(target.repository, target.upstream, target.namespace)
+                return self._manifest(operation, whose, request, pulled, era)
+            return await self._other(operation, target, request, query)
         except UpstreamError as error:
             response = _error(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
             response.outcome = "negative" if isinstance(error, RememberedMissing) else "miss"
@@ -154,25 +232,24 @@ class Door:
         operation: ops.Operation,
         target: Target,
         request: Request,
-        query: dict[str, list[str]],
-        mask: int,
+        query: Query,
     ) -> Response:
         """All but manifests. A redirect to all of a blob is kept for whoever asks next."""
         era = self._ready.era
         response = await self._distribution.answer(operation, target, request, query)
         if response.status == REDIRECT and "range" not in request.headers:
             now = self._clock()
-            ready = _ready(request.method, target, list(response.headers), b"", REDIRECT)
-            key = (~mask, request.method, request.host, request.target)
-            self._ready.put(key, ready, now, now + SENT_ON, era)
+            whose = _Whose(target.repository, target.upstream, target.namespace)
+            ready = _ready(request.method, whose, list(response.headers), b"", REDIRECT)
+            key = (True, request.method, request.host, request.target)
+            self._ready.put(key, ready, target.repository, now, now + SENT_ON, era)
         return response
 
     def _manifest(
         self,
         operation: ops.Manifest,
-        target: Target,
+        whose: _Whose,
         request: Request,
-        mask: int,
         pulled: PulledManifest,
         era: int,
     ) -> Response:
@@ -181,45 +258,19 @@ class Door:
             return Response(304, headers, outcome=pulled.outcome)
         now = self._clock()
         if pulled.fresh_until > now:
-            key = (mask, request.method, request.host, request.target)
-            ready = _ready(request.method, target, headers, pulled.body)
-            self._ready.put(key, ready, now, pulled.fresh_until, era)
+            key = (False, request.method, request.host, request.target)
+            ready = _ready(request.method, whose, headers, pulled.body)
+            self._ready.put(key, ready, whose.repository, now, pulled.fresh_until, era)
         return Response(200, headers, pulled.body, outcome=pulled.outcome)
 
-    def _admit(self, request: Request, mask: int, repository: str | None) -> None:
-        """Raises OCIError DENIED unless the caller may pull `repository` (None: anything at all)."""
-        allowed = (
-            self._access.anything(mask) if repository is None else self._access.may_pull(mask, repository)
-        )
-        if allowed:
-            return
-        what = "this registry" if repository is None else repository
-        who = str(request.peer.address or "a unix socket's peer")
-        if request.peer.forwarded_by_stranger:
-            who += " (which sends X-Forwarded-For, but is not in server.trusted_proxies)"
-        raise OCIError(
-            "DENIED", f"{who} may not pull from {what}: access.anonymous_pull has no entry that allows it"
-        )
 
-    def _class_of(self, peer: Peer) -> int:
-        if peer.forwarded_by_stranger:
-            return 0
-        known = self._classes.get(peer.address)
-        if known is None:
-            if len(self._classes) >= CLASSES_KEPT:
-                self._classes.clear()
-            known = self._classes[peer.address] = self._access.classify(peer.address)
-        return known
+@dataclass(frozen=True, slots=True)
+class _Whose:
+    """A repository, as what is said of an answer from it."""
 
-
-def _allow(method: str) -> None:
-    """Raises OCIError for a method that would change something, or means nothing here."""
-    if method in READS:
-        return
-    headers = (("Allow", ", ".join(READS)),)
-    if method in WRITES:
-        raise OCIError("DENIED", "nothing can be pushed here: this is a pull-through cache", headers=headers)
-    raise OCIError("UNSUPPORTED", f"{method} is not supported here", headers=headers)
+    repository: str
+    upstream: str = ""
+    namespace: str | None = None
 
 
 def _not_now(message: str) -> OCIError:
@@ -231,10 +282,10 @@ def _error(error: OCIError, request: Request) -> Response:
     return Response(error.status, headers, error.body(request.id))
 
 
-def _ready(method: str, target: Target, headers: Headers, body: bytes, status: int = 200) -> Ready:
-    namespace = [] if target.namespace is None else [("OCI-Namespace", target.namespace)]
+def _ready(method: str, whose: _Whose, headers: Headers, body: bytes, status: int = 200) -> Ready:
+    namespace = [] if whose.namespace is None else [("OCI-Namespace", whose.namespace)]
     fields = [API_VERSION, NOSNIFF, *headers, *namespace, ("Content-Length", str(len(body)))]
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n" + "".join(
         f"{name}: {value}\r\n" for name, value in fields
     )
-    return Ready(head.encode("ascii"), b"" if method == "HEAD" else body, "hit", target.upstream, status)
+    return Ready(head.encode("ascii"), b"" if method == "HEAD" else body, "hit", whose.upstream, status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cacheproxy.core import manifest as manifests
 from cacheproxy.core.blob import BlobView
@@ -148,12 +149,27 @@ class Hosting:
 
     async def referrers(
         self, repository: str, subject: Digest, artifact_type: str | None, last: str, n: int
-    ) -> list[Referrer]:
-        return await self._hosted.referrers(repository, subject, artifact_type, last, n)
+    ) -> list[dict[str, Any]]:
+        """Up to `n` descriptors behind `last`, in the order of their digests."""
+        found = await self._hosted.referrers(repository, subject, artifact_type, last, n)
+        return [_descriptor(referrer) for referrer in found]
 
     async def _meaning(self, repository: str, tag: str) -> Digest | None:
         row = await self._records.tag(repository, tag)
         return None if row is None else row.digest
+
+
+def _descriptor(referrer: Referrer) -> dict[str, Any]:
+    """As the list of referrers shows it (distribution-spec, "Listing Referrers")."""
+    parsed = manifests.parse(referrer.body, referrer.media_type)
+    listed = {
+        "mediaType": referrer.media_type,
+        "digest": referrer.digest,
+        "size": referrer.size,
+        "artifactType": referrer.artifact_type,
+        "annotations": parsed.annotations,
+    }
+    return {key: value for key, value in listed.items() if value}
 
 
 def _refusal(repository: str, refused: Refused) -> OCIError:

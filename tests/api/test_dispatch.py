@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from trio.testing import MockClock
 
+from cacheproxy.api.callers import Callers
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
 from cacheproxy.api.ready import ReadyAnswers
@@ -20,6 +21,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause
 from cacheproxy.core.media import OCI_INDEX, OCI_MANIFEST
 from cacheproxy.core.patterns import Patterns
+from cacheproxy.core.rights import Rules
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.message import BlobBody, Peer, Request, Response
 from cacheproxy.registry.fill import FillView
@@ -74,7 +76,9 @@ async def client(folder: Path, **settings: Any) -> AsyncIterator[Client]:
         )
         access = Access([Grant((ipaddress.ip_network("10.0.0.0/8"),), Patterns(("**", "!hub/secret/**")))])
         distribution = Distribution(cache.manifests, cache.blobs, cache.listings)
-        yield Client(Door(routes, access, distribution, ReadyAnswers(), "us-1", lambda: cache.now), cache)
+        callers = Callers(access, Rules([]), None, "", lambda: cache.now)
+        door = Door(routes, callers, distribution, None, ReadyAnswers(), "us-1", lambda: cache.now)
+        yield Client(door, cache)
 
 
 def header(response: Response, name: str) -> str | None:

@@ -10,9 +10,12 @@ import pytest
 from cacheproxy.api.caller import Caller
 from cacheproxy.api.uploads import Uploads
 from cacheproxy.core import operations as ops
+from cacheproxy.core.access import Access
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError
+from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.query import parse_query
+from cacheproxy.core.rights import Principal, Right, Rule, Rules
 from cacheproxy.edge.message import Peer, Request, Response
 from cacheproxy.registry.push import Push
 from cacheproxy.store.disk import DiskContent
@@ -24,7 +27,8 @@ from tests.store.hosting import host
 TEAM, OTHER, SECRET = "team/app", "team/other", "secret/app"
 DATA = b"hello"
 DIGEST = Digest.of(DATA)
-ALICE = Caller("user:alice", lambda _, name: not name.startswith("secret/"))
+MINE = Rule(frozenset({"*"}), frozenset(Right), Patterns(("**", "!secret/**")))
+ALICE = Caller(Principal("user:alice"), 0, Access([]), Rules([MINE]))
 
 
 def request(method: str, body: bytes = b"", query: str = "", **headers: str) -> Request:
