@@ -63,13 +63,12 @@ class Crane(Client):
 
     tells = "digest"
     takes_all_platforms = True
+    options: tuple[str, ...] = ("--insecure",)
 
     def pull(self, tag: str) -> str:
-        target = self.folder / "layout"
+        target, source = self.folder / "layout", f"{self.mirror}/{NAME}:{tag}"
         shutil.rmtree(target, ignore_errors=True)
-        self.run(
-            installed("crane"), "pull", "--insecure", "--format", "oci", f"{self.mirror}/{NAME}:{tag}", target
-        )
+        self.run(installed("crane"), "pull", *self.options, "--format", "oci", source, target)
         return str(json.loads((target / "index.json").read_bytes())["manifests"][0]["digest"])
 
     def forget(self) -> None:

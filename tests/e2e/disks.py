@@ -22,6 +22,27 @@ def memory_disk(point: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", point], check=True, timeout=10)
 
 
+@contextmanager
+def loop_disk(point: Path, size: int) -> Iterator[Path]:
+    """An ext4 of its own at `point`, in a file beside it, with all below it unmounted on the way out."""
+    point.mkdir(parents=True)
+    image = point.with_name(f"{point.name}.image")
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, timeout=60)
+    subprocess.run(["mount", "-o", "loop", image, point], check=True, timeout=10)
+    try:
+        yield point
+    finally:
+        unmount_below(point)
+        subprocess.run(["umount", "--lazy", point], check=True, timeout=10)
+
+
+def stop_writing(disk: Path) -> None:
+    """As the file system does itself when its medium fails: from here on it is read-only."""
+    subprocess.run(["mount", "-o", "remount,abort", disk], check=True, timeout=10)
+
+
 def unmount_below(folder: Path) -> None:
     """An engine that had to be killed leaves mounts behind."""
     points = [Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines()]

@@ -12,7 +12,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ http:
 """
 DAEMON = """\
 [server]
-listen = ["127.0.0.1:{port}"]
+listen = ["{address}:{port}"]
 metrics = "127.0.0.1:{metrics_port}"
 {server}
 
@@ -60,14 +60,15 @@ class Server:
     port: int
     log: Path
     process: subprocess.Popen[bytes]
+    address: str = field(default="127.0.0.1", kw_only=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}"
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
 
 class Distribution(Server):
@@ -149,6 +150,7 @@ def daemon(
     folder: Path,
     upstream: str,
     *,
+    address: str = "127.0.0.1",
     port: int = 0,
     server: str = "",
     storage: str = "",
@@ -161,6 +163,7 @@ def daemon(
     port, metrics_port = port or free_port(), free_port()
     config.write_text(
         DAEMON.format(
+            address=address,
             port=port,
             metrics_port=metrics_port,
             folder=folder,
@@ -174,7 +177,7 @@ def daemon(
     argv = [sys.executable, "-m", "cacheproxy", "serve", "--config", str(config)]
     with running(Command(argv, {**environment(folder), "PYTHONPATH": str(REPOSITORY)}), log) as process:
         wait_until(lambda: answers(metrics_port, "/readyz"), process, log)
-        started = Daemon(port, log, process, metrics_port)
+        started = Daemon(port, log, process, metrics_port, address=address)
         yield started
     assert process.returncode == started.ends_with, log.read_text()[-2000:]
     assert "Traceback" not in log.read_text()

@@ -12,6 +12,7 @@ import pytest
 
 from bench.processes import Command, running, wait_until
 from tests.e2e import clients
+from tests.e2e.certificates import Certificate
 from tests.e2e.clients import OFFICIAL, Client, Containerd, Docker, Podman
 from tests.e2e.images import Library
 from tests.e2e.programs import REPOSITORY, environment, installed, packaged, run
@@ -48,10 +49,11 @@ class ConfiguredPodman(Podman):
 
 @contextmanager
 def configured_podman(folder: Path, root: Path, mirror: str) -> Iterator[Client]:
-    own = folder / ".config" / "containers" / "registries.conf.d"
-    own.mkdir(parents=True)
-    for file in (root / "etc/containers/registries.conf.d").iterdir():
-        (own / file.name).symlink_to(file)
+    own, written = folder / ".config" / "containers", root / "etc/containers"
+    (own / "registries.conf.d").mkdir(parents=True)
+    for file in (written / "registries.conf.d").iterdir():
+        (own / "registries.conf.d" / file.name).symlink_to(file)
+    (own / "certs.d").symlink_to(written / "certs.d")
     yield ConfiguredPodman(folder, mirror)
 
 
@@ -75,13 +77,20 @@ def configured_containerd(find: Callable[[str], str], settings: str) -> Configur
     return start
 
 
+CERTIFICATES = """\
+mkdir -p /etc/docker/certs.d && mount --bind "$0" /etc/docker/certs.d && exec "$@"
+"""
+"""The engine cannot be told of another folder: it sees ours there, and nobody else does."""
+
+
 @contextmanager
 def configured_docker(folder: Path, root: Path, mirror: str) -> Iterator[Client]:
     client, log = Docker(folder, mirror), folder / "dockerd.log"
     places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "docker.pid"}
     options = [word for option, name in places.items() for word in (option, str(folder / name))]
     file = ["--config-file", str(root / "etc/docker/daemon.json"), "--host", client.socket]
-    argv = [packaged("dockerd"), *file, *options]
+    certificates = ["unshare", "--mount", "sh", "-c", CERTIFICATES, str(root / "etc/docker/certs.d")]
+    argv = [*certificates, packaged("dockerd"), *file, *options]
     with running(Command(argv, environment(folder)), log) as process:
         wait_until(lambda: clients.works(client.docker, "version"), process, log)
         yield client
@@ -95,14 +104,25 @@ CONFIGURED: dict[str, Configured] = {
 }
 
 
-def fetched(cache: Daemon) -> float:
-    return cache.metric("cacheproxy_served_bytes_total")
+STRICT_ADDRESS = {"docker": "[::1]"}
+"""The engine takes any certificate of 127.0.0.0/8."""
 
 
+def assert_pulled_through(cache: Daemon, client: Client, library: Library) -> None:
+    already, image = cache.metric("cacheproxy_served_bytes_total"), library.images["oci"]
+    assert client.pull("oci") == getattr(image, client.tells)
+    assert cache.metric("cacheproxy_served_bytes_total") - already > 1 << 20, "the layers came from there"
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("name", CONFIGURED)
 def test_a_client_is_configured_proven_and_undone(
-    name: str, library: Library, folder: Path, client_folder: Path
+    name: str, secure: bool, library: Library, folder: Path, client_folder: Path
 ) -> None:
+    """With TLS, the certificate is renewed under it."""
+    certificate = Certificate(folder / "daemon")
+    server = certificate.server if secure else ""
+    address = STRICT_ADDRESS.get(name, "127.0.0.1") if secure else "127.0.0.1"
     root, tool = folder / "root", name.partition("-")[0]
     engine = root / "etc/docker/daemon.json"
     engine.parent.mkdir(parents=True)
@@ -110,15 +130,17 @@ def test_a_client_is_configured_proven_and_undone(
     before = contents(root)
     with (
         distribution(library.store, folder / "upstream") as upstream,
-        daemon(folder / "daemon", upstream.url) as cache,
+        daemon(folder / "daemon", upstream.url, address=address, server=server) as cache,
     ):
         client_config(folder / "daemon", root, tool, "--write")
         proof = client_config(folder / "daemon", root, tool, "--check", "--image", f"{OFFICIAL}:oci")
         assert library.images["oci"].digest in proof
+        assert ("https://" in proof) == secure
         with CONFIGURED[name](client_folder, root, cache.host) as client:
-            already = fetched(cache)
-            image = library.images["oci"]
-            assert client.pull("oci") == getattr(image, client.tells)
-            assert fetched(cache) - already > 1 << 20, "the layers came through the cache"
+            assert_pulled_through(cache, client, library)
+            if secure:
+                client.forget()
+                certificate.renew_of(cache)
+                assert_pulled_through(cache, client, library)
         client_config(folder / "daemon", root, tool, "--undo")
     assert contents(root) == before
