@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import trio
+from obstore.store import MemoryStore
 from trio.testing import MockClock
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.registry.orphans import EVERY, FIRST, GRACE, PAUSE, sweep, watch
+from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.disk import DiskContent, place
+from cacheproxy.store.objects import open_objects
 from cacheproxy.store.queries import PLACES
 from tests.registry.world import TARGET, World, world
 
@@ -152,3 +156,22 @@ async def test_a_file_counts_from_when_it_became_one_not_from_its_last_byte(tmp_
         content.commit(partial)
         partial.close()
         assert list(content.files(GRACE, (content.root / "blobs").stat().st_mtime + 60)) == []
+
+
+async def test_an_object_without_a_row_goes_as_a_file_does(tmp_path: Path) -> None:
+    bucket = Bucket(MemoryStore(), "memory://test")
+    async with world(tmp_path) as cache, open_objects(bucket, tmp_path / "arriving") as content:
+        places = []
+        for _ in range(2):
+            partial = content.partial(DIGEST, len(BLOB))
+            partial.write(0, [BLOB])
+            places.append(content.commit(partial).path)
+            partial.close()
+        await cache.records.record_blob(DIGEST, len(BLOB), places[0], 1, NOW)
+        others = ["notes.txt", "blobs/sha256/aa/notes.txt", "blobs-of-others/x"]
+        for key in others:
+            bucket.put(key, 4, iter([b"mine"]))
+        now = time.time()
+        assert await sweep(content, cache.records, now) == 0
+        assert await sweep(content, cache.records, now + GRACE + 60) == 1
+        assert [bucket.size(key) for key in [*places, *others]] == [len(BLOB), None, 4, 4, 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -245,3 +246,20 @@ async def test_what_is_set_aside_is_removed_by_its_location(content: Content) ->
 
 async def test_a_store_that_works_is_ready(content: Content) -> None:
     content.check()
+
+
+async def test_what_is_there_is_confirmed(content: Content) -> None:
+    location = stored(content).path
+    content.confirm(DIGEST, location, len(DATA))
+    for digest, size in ((DIGEST, len(DATA) + 1), (Digest.of(b"another"), len(DATA))):
+        with pytest.raises(BlobMissing):
+            content.confirm(digest, location, size)
+    content.remove(location)
+    with pytest.raises(BlobMissing):
+        content.confirm(DIGEST, location, len(DATA))
+
+
+async def test_files_are_listed_once_they_are_old(content: Content) -> None:
+    location, now = stored(content).path, time.time()
+    assert list(content.files(60, now)) == []
+    assert list(content.files(60, now + 120)) == [(DIGEST, location)]

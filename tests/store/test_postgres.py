@@ -314,3 +314,28 @@ async def test_images_that_share_layers_are_all_recorded_however_their_transacti
             for n in range(6):
                 nursery.start_soon(write, images[n::6])
         assert await records.images() == len(images)
+
+
+# Looking.
+
+
+async def test_to_look_makes_nothing_and_takes_this_versions_schema(postgres_url: str) -> None:
+    with pytest.raises(DatabaseRefused, match="is empty"):
+        async with Postgres.look(postgres_url):
+            pass
+    async with Postgres.open(postgres_url) as database:
+        async with Postgres.look(postgres_url) as rows:
+            assert await rows.scan(paths) == []
+            assert await rows.faults() == []
+        await database.write(lambda tx: tx.run("DELETE FROM migration WHERE number = 3"))
+        with pytest.raises(DatabaseRefused, match="start its daemon once"):
+            async with Postgres.look(postgres_url):
+                pass
+
+
+async def test_promises_that_were_taken_back_are_faults(postgres_url: str) -> None:
+    async with Postgres.open(postgres_url):
+        pass
+    async with Postgres.look(f"{postgres_url}&options=-csynchronous_commit%3Doff") as rows:
+        (fault,) = await rows.faults()
+    assert "set synchronous_commit = on" in fault

@@ -149,3 +149,14 @@ async def test_repositories_that_have_a_blob(records: Records, proofs: Proofs) -
     assert await proofs.repositories(A) == ["hub/a", "hub/x"]
     assert await proofs.repositories(A, 1) == ["hub/a"]
     assert await proofs.repositories(B) == []
+
+
+async def test_what_was_stored_last_is_told_the_latest_first(records: Records, proofs: Proofs) -> None:
+    assert await proofs.lately(10.0, 5) == []
+    rows = {
+        digest: await store(records, digest, stored) for digest, stored in ((A, 80.0), (B, 95.0), (C, 90.0))
+    }
+    assert await proofs.lately(10.0, 5) == [rows[B], rows[C]]
+    assert await proofs.lately(10.0, 1) == [rows[B]]
+    await records.forget_bytes(B, 5)
+    assert await proofs.lately(10.5, 5) == [rows[C], rows[A]]

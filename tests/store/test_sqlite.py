@@ -8,9 +8,11 @@ import apsw
 import pytest
 import trio
 
+from cacheproxy.store import sqlite
+from cacheproxy.store.connection import create
 from cacheproxy.store.database import Tx
 from cacheproxy.store.errors import DatabaseRefused, StoreBusy
-from cacheproxy.store.sqlite import SQLite
+from cacheproxy.store.sqlite import SQLite, SQLiteRows
 from tests.store.conftest import open_descriptors
 
 
@@ -135,3 +137,93 @@ async def test_folder_that_is_not_there_is_an_os_error(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         async with SQLite.open(path / "rows.db"):
             pass
+
+
+async def test_a_whole_database_has_no_faults(path: Path) -> None:
+    async with SQLite.open(path) as database:
+        assert await database.faults() == []
+        assert await database.faults(10.0) == []
+        async with SQLiteRows.open(path) as rows:
+            assert await rows.faults() == []
+
+
+async def test_damage_is_told_by_either_check(path: Path) -> None:
+    await fill(path)
+    spoil(path)
+    async with SQLite.open(path) as database:
+        assert await database.faults()
+        assert await database.faults(10.0)
+
+
+async def test_a_check_that_has_no_time_left_has_found_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "STEPS", 10)
+    await fill(path)
+    spoil(path)
+    async with SQLite.open(path) as database:
+        assert await database.faults(-1.0) == []
+
+
+async def test_a_row_that_names_one_that_is_gone_is_a_fault(path: Path) -> None:
+    async with SQLite.open(path):
+        pass
+    connection = apsw.Connection(str(path))
+    connection.execute("INSERT INTO link (repository, digest, size) VALUES (7, 'x', 1)")
+    connection.close()
+    async with SQLiteRows.open(path) as rows:
+        assert sorted(await rows.faults()) == [
+            "a row of link (None) names one of blob that is not there",
+            "a row of link (None) names one of repository that is not there",
+        ]
+
+
+@pytest.mark.parametrize("byte", [0, 100])
+async def test_a_file_that_is_damaged_at_its_head_is_refused_with_its_name(byte: int, path: Path) -> None:
+    async with SQLite.open(path):
+        pass
+    with path.open("r+b") as file:
+        file.seek(byte)
+        file.write(b"\xff" * 500)
+    with pytest.raises(DatabaseRefused, match=str(path)):
+        async with SQLite.open(path):
+            pass
+
+
+async def test_to_look_makes_and_changes_nothing(path: Path) -> None:
+    with pytest.raises(DatabaseRefused, match="is not there"):
+        async with SQLiteRows.open(path):
+            pass
+    assert modes(path.parent) == {}
+    create(path)
+    with pytest.raises(DatabaseRefused, match="is empty"):
+        async with SQLiteRows.open(path):
+            pass
+    assert content(path) == b""
+
+
+async def test_to_look_takes_this_versions_schema(path: Path) -> None:
+    async with SQLite.open(path) as database:
+        await database.write(lambda tx: tx.run("DELETE FROM migration WHERE number = 3"))
+        with pytest.raises(DatabaseRefused, match="start its daemon once"):
+            async with SQLiteRows.open(path):
+                pass
+
+
+async def fill(path: Path) -> None:
+    """Some pages."""
+    async with SQLite.open(path) as database:
+
+        def write(tx: Tx) -> None:
+            for number in range(2000):
+                tx.run("INSERT INTO trash (path, not_before) VALUES (:path, 1)", path=f"{number:060}")
+
+        await database.write(write)
+
+
+def spoil(path: Path) -> None:
+    """The heads of its last pages."""
+    with path.open("r+b") as file:
+        for page in range(-10, -1):
+            file.seek(page * 4096, 2)
+            file.write(b"\xff" * 16)
