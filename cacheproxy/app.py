@@ -106,13 +106,13 @@ def _allow_descriptors() -> None:
 
 
 async def _until_signalled(config: Config, passed: Passed) -> None:
-    async with trio.open_nursery() as nursery:
-        drain = trio.Event()
-        with (
-            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-            trio.open_signal_receiver(signal.SIGHUP) as hangups,
-        ):
-            hangup.release()
+    drain = trio.Event()
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        trio.open_signal_receiver(signal.SIGHUP) as hangups,
+    ):
+        hangup.release()
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(_drain_on_signal, signals, drain, nursery.cancel_scope)
             await main(config, drain, passed=passed, hangups=hangups)
             nursery.cancel_scope.cancel()

@@ -381,18 +381,25 @@ def test_want_of_descriptors_is_no_damage(content: DiskContent, monkeypatch: pyt
         content.read_cold(location, len(DATA), 0, 5)
 
 
-def test_a_read_only_file_system_is_not_ready(content: DiskContent, monkeypatch: pytest.MonkeyPatch) -> None:
-    class ReadOnly:
-        f_flag = os.ST_RDONLY
-
-    monkeypatch.setattr(os, "statvfs", lambda _: ReadOnly)
-    with pytest.raises(OSError, match="read-only"):
-        content.check()
-
-
-def test_a_folder_that_may_not_be_written_to_is_not_ready(
-    content: DiskContent, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_disk_that_takes_no_file_is_not_ready(
+    content: DiskContent, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(OSError, match="may not be written to"):
+    monkeypatch.setattr(os, "open", failing_with(code))
+    with pytest.raises(OSError, match="no file can be made in .*partial: "):
         content.check()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP])
+def test_a_disk_that_is_full_or_has_no_nameless_files_is_ready(
+    content: DiskContent, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "open", failing_with(code))
+    content.check()
+
+
+def failing_with(code: int) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return fail
