@@ -33,11 +33,11 @@ from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.config import Config
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.rights import Rules
-from cacheproxy.edge.certificate import Certificate
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.listeners import Passed, describe, open_listeners
 from cacheproxy.edge.message import Application, Exchange, Log
 from cacheproxy.edge.server import serve
+from cacheproxy.entrance import Entrance
 from cacheproxy.registry import orphans
 from cacheproxy.registry.blobs import Blobs, DiskShelf
 from cacheproxy.registry.condition import Watch
@@ -140,8 +140,7 @@ async def main(
 
     At each of `hangups` the configuration is read again.
     """
-    tls = config.server.tls
-    certificate = None if tls is None else await wiring.server_certificate(tls)
+    entrance = await Entrance.open(config.server)
     via = f"cacheproxy-{secrets.token_hex(4)}"
     async with (
         wiring.open_traces(config.traces) as traced,
@@ -168,7 +167,9 @@ async def main(
         requests = Requests(config.log, background)
 
         async def apply(new: Config) -> None:
-            nonlocal doors
+            nonlocal doors, config
+            enter = await entrance.prepare(new.server)
+            await wiring.prove_redirects(config.storage, new.storage)
             doors = _doors(new, lasting, await upstreams.open(new.upstreams), doors.prefetch)
             # From here on nothing waits: no request sees one half of it.
             clients.door, commands.door = doors.clients, doors.commands
@@ -176,13 +177,12 @@ async def main(
             logging.configure(new.log)
             requests.configure(new.log)
             lasting.ready.clear()
-            if certificate is not None:
-                await certificate.reload()
+            enter()
+            config = new
 
         operators = OperatorDoor(readiness.checks(stores.database, stores.records, stores.content))
         await background.start(stores.database.watch, lasting.ready)
-        if certificate is not None:
-            background.start_soon(certificate.watch)
+        background.start_soon(entrance.watch)
         reload = Reload(config, apply)
 
         def ready(status: str) -> None:
@@ -192,7 +192,7 @@ async def main(
 
         outside, observe = traced(clients, _observer(Meter(), requests))
         applications = Applications(outside, operators, commands)
-        await _serve(config, passed, certificate, applications, observe, ready, drain, task_status)
+        await _serve(config, passed, entrance, applications, observe, ready, drain, task_status)
         background.cancel_scope.cancel()
 
 
@@ -321,7 +321,7 @@ class Applications(NamedTuple):
 async def _serve(
     config: Config,
     passed: Passed,
-    certificate: Certificate | None,
+    entrance: Entrance,
     applications: Applications,
     observe: Log,
     ready: Callable[[str], None],
@@ -355,10 +355,10 @@ async def _serve(
             listeners,
             applications.clients,
             limits=Limits.within(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-            trusted_proxies=config.server.trusted_proxies,
+            forwarding=entrance.forwarding,
             log=observe,
             drain=drain,
-            tls=None if certificate is None else certificate.context,
+            tls=entrance.context,
         )
         closed.set()
 

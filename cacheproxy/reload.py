@@ -112,8 +112,12 @@ class Reload:
 
 
 def _names(found: Iterator[Change]) -> str:
-    """Tables and keys; of an upstream, only that it changed."""
-    return " ".join(dict.fromkeys(dotted(change.key[:2]) for change in found))
+    """The keys; of an upstream, only that it changed."""
+    return " ".join(dict.fromkeys(_name(change) for change in found))
+
+
+def _name(change: Change) -> str:
+    return dotted(change.key[:2]) if change.key[0] == "upstream" else change.name
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

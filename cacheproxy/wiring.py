@@ -29,6 +29,7 @@ from cacheproxy.store.audit import Rows
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.errors import StoreError
 from cacheproxy.store.listing import Folder, Listing, Objects
 from cacheproxy.store.sqlite import SQLite, SQLiteRows
 from cacheproxy.upstream import settings as s
@@ -147,7 +148,7 @@ async def open_content(section: c.Storage) -> AsyncIterator[Bytes]:
     redirecting = bool(section.objects.redirect)
     await trio.to_thread.run_sync(partial(probe.prove, bucket, presigned=redirecting))
     async with objects.open_objects(bucket, section.partial) as content:
-        yield Bytes(content, addresses.Addresses(bucket).get if redirecting else None)
+        yield Bytes(content, addresses.Addresses(bucket).get)
 
 
 async def listing(section: c.Storage) -> Listing:
@@ -168,6 +169,15 @@ async def prove_content(section: c.Storage) -> None:
 
     bucket = await _bucket(section.blobs, section.objects)
     await trio.to_thread.run_sync(partial(probe.prove, bucket, presigned=bool(section.objects.redirect)))
+
+
+async def prove_redirects(before: c.Storage, after: c.Storage) -> None:
+    """That the bucket does what is asked of it since clients are redirected. Raises CannotStart."""
+    if after.objects.redirect and not before.objects.redirect:
+        try:
+            await prove_content(after)
+        except StoreError as error:
+            raise CannotStart(f"storage.objects.redirect: {error}") from error
 
 
 ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
@@ -296,8 +306,10 @@ async def _context(
         raise CannotStart(f"upstream {settings.name}: its {what} cannot be used: {error}") from error
 
 
-async def server_certificate(section: c.ServerCertificate) -> Certificate:
+async def server_certificate(section: c.ServerCertificate | None) -> Certificate | None:
     """What clients are shown. Raises CannotStart."""
+    if section is None:
+        return None
     secret = None if section.key is None else _secret(section.key)
 
     async def read_key() -> bytes:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 import trustme
 
@@ -75,30 +76,92 @@ async def test_tcp_speaks_tls_and_a_unix_socket_and_metrics_do_not(tmp_path: Pat
         assert await status(await trio.open_tcp_stream("127.0.0.1", metrics)) == b"404"
 
 
-async def test_renewed_certificate_is_shown_as_soon_as_the_configuration_was_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    issue(tmp_path)
-    told = trio.Event()
-    hangup, hangups = trio.open_memory_channel[int](1)
-    drain = trio.Event()
+@asynccontextmanager
+async def reloading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reloading]:
+    """A daemon with the configuration in `folder`; the file may be written again."""
+    house, drain = Reloading(), trio.Event()
+    monkeypatch.setattr(systemd, "ready", lambda _: house.told.set())
     async with trio.open_nursery() as nursery:
-        start = partial(app.main, hangups=hangups)
-        bound = await nursery.start(start, load(configuration(tmp_path), {}), drain)
-        port = int(bound["listen"][0].rpartition(":")[2])
-        former = await shown(port)
-        issue(tmp_path)
-        monkeypatch.setattr(systemd, "ready", lambda _: told.set())
-        await hangup.send(signal.SIGHUP)
-        with trio.fail_after(certificate.LOOK_EVERY / 2):
-            await told.wait()
-        assert await shown(port) == (tmp_path / "tls.crt").read_text() != former
+        start = partial(app.main, hangups=house.hangups)
+        bound = await nursery.start(start, load(folder / "c.toml", {}), drain)
+        house.port = int(bound["listen"][0].rpartition(":")[2])
+        yield house
         drain.set()
 
 
-async def shown(port: int) -> str:
-    """The certificate that a new connection sees, as PEM."""
-    return await trio.to_thread.run_sync(ssl.get_server_certificate, ("127.0.0.1", port))
+class Reloading:
+    def __init__(self) -> None:
+        self.hangup, self.hangups = trio.open_memory_channel[int](1)
+        self.told = trio.Event()
+        self.port = 0
+
+    async def reload(self) -> None:
+        self.told = trio.Event()
+        await self.hangup.send(signal.SIGHUP)
+        with trio.fail_after(certificate.LOOK_EVERY / 2):
+            await self.told.wait()
+
+    async def shown(self) -> str:
+        """The certificate that a new connection sees, as PEM."""
+        return await trio.to_thread.run_sync(ssl.get_server_certificate, ("127.0.0.1", self.port))
+
+
+async def test_a_reload_takes_up_a_renewed_certificate_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue(tmp_path)
+    configuration(tmp_path)
+    async with reloading(tmp_path, monkeypatch) as house:
+        former = await house.shown()
+        issue(tmp_path)
+        await house.reload()
+        assert await house.shown() == (tmp_path / "tls.crt").read_text() != former
+
+
+async def test_a_reload_reads_a_key_again_that_a_command_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue(tmp_path)
+    configuration(tmp_path, f'{{ command = ["cat", "{tmp_path}/tls.key"] }}')
+    async with reloading(tmp_path, monkeypatch) as house:
+        issue(tmp_path)
+        await house.reload()
+        assert await house.shown() == (tmp_path / "tls.crt").read_text()
+
+
+async def test_a_reload_with_a_key_of_another_certificate_is_one_line_and_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue(tmp_path)
+    configuration(tmp_path)
+    async with reloading(tmp_path, monkeypatch) as house:
+        former = await house.shown()
+        AUTHORITY.issue_cert("localhost").private_key_pem.write_to_path(tmp_path / "tls.key")
+        with structlog.testing.capture_logs() as told:
+            await house.reload()
+        problems = [line["problem"] for line in told if line["event"] == "configuration refused"]
+        assert problems == [f"server.tls: {tmp_path}/tls.crt: the key is not this certificate's"]
+        assert await house.shown() == former
+
+
+async def test_a_reload_takes_a_certificate_from_elsewhere_and_tls_away_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue(tmp_path)
+    file = configuration(tmp_path)
+    text = file.read_text()
+    async with reloading(tmp_path, monkeypatch) as house:
+        (tmp_path / "other").mkdir()
+        issue(tmp_path / "other")
+        file.write_text(text.replace('"tls.', '"other/tls.'))
+        await house.reload()
+        assert await house.shown() == (tmp_path / "other" / "tls.crt").read_text()
+        file.write_text("\n".join(line for line in text.splitlines() if "tls" not in line))
+        await house.reload()
+        assert await status(await trio.open_tcp_stream("127.0.0.1", house.port)) == b"200"
+        file.write_text(text)
+        await house.reload()
+        assert await house.shown() == (tmp_path / "tls.crt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -286,15 +286,29 @@ async def test_what_takes_a_restart_is_said_and_is_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(tmp_path, monkeypatch) as house:
-        more = 'storage.database = "other.db"\nserver.trusted_proxies = ["127.0.0.1"]'
+        more = 'storage.database = "other.db"\nstorage.objects.region = "eu"\n'
         house.write("one.test", "two.test", more=more)
         for _ in range(2):  # it stays true
             with structlog.testing.capture_logs() as told:
                 await house.reload()
             warnings = [line for line in told if line["log_level"] == "warning"]
-            assert [line["keys"] for line in warnings] == ["server.trusted_proxies storage.database"]
+            assert [line["keys"] for line in warnings] == ["storage.database storage.objects.region"]
         assert not (tmp_path / "state" / "other.db").exists()
         assert (await house.ask(MANIFEST.replace("one", "two"))).status == 200
+
+
+async def test_whose_word_about_clients_counts_is_another_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxied = {"X-Forwarded-For": "127.0.0.9"}
+    async with running(tmp_path, monkeypatch) as house:
+        assert (await ask(house.address(), MANIFEST, headers=proxied)).status == 403
+        house.write("one.test", more='server.trusted_proxies = ["127.0.0.1"]')
+        await house.reload()
+        assert (await ask(house.address(), MANIFEST, headers=proxied)).status == 200
+        house.write("one.test")
+        await house.reload()
+        assert (await ask(house.address(), MANIFEST, headers=proxied)).status == 403
 
 
 def test_a_real_signal_and_what_the_service_manager_is_told(tmp_path: Path) -> None:

@@ -15,7 +15,11 @@ from cacheproxy.config.toml_lines import Key
 if TYPE_CHECKING:
     from cacheproxy.config import Config
 
-LIVE: tuple[Key, ...] = (("server", "external_url"), ("log",), ("cache",), ("access",), ("upstream",))
+LIVE: tuple[Key, ...] = (
+    *(("server", "external_url"), ("server", "trusted_proxies"), ("server", "tls")),
+    ("storage", "objects", "redirect"),
+    *(("log",), ("cache",), ("access",), ("upstream",)),
+)
 """What SIGHUP applies. All else is held by what was opened at the start."""
 
 
@@ -53,13 +57,24 @@ def changes(old: Config, new: Config) -> list[Change]:
 
 def feasible(old: Config, new: Config) -> Config:
     """The new one, as far as a running daemon can become it."""
-    server = old.server.model_copy(update={"external_url": new.server.external_url})
-    held = {
-        field.name: getattr(old, field.name)
+    tables = {
+        field.name: _merged((field.name,), getattr(old, field.name), getattr(new, field.name))
         for field in dataclasses.fields(old)
-        if isinstance(getattr(old, field.name), Section) and (field.name,) not in LIVE
+        if isinstance(getattr(old, field.name), Section)
     }
-    return dataclasses.replace(new, **{**held, "server": server})
+    return dataclasses.replace(new, **tables)
+
+
+def _merged(key: Key, old: Any, new: Any) -> Any:
+    """Of a table the old one, with the values of the new one where they are live."""
+    if key in LIVE:
+        return new
+    if not isinstance(old, Section) or not any(live[: len(key)] == key for live in LIVE):
+        return old
+    names = type(old).model_fields
+    return old.model_copy(
+        update={name: _merged((*key, name), getattr(old, name), getattr(new, name)) for name in names}
+    )
 
 
 def _order(old: Config, new: Config) -> list[Change]:

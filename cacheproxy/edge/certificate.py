@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -51,7 +52,7 @@ class Certificate:
         self._files = (chain,) if key_file is None else (chain, key_file)
         self._clock = clock
         self._seen: Sequence[object] = ()
-        self._context: ssl.SSLContext
+        self._shown: _Shown
 
     @classmethod
     async def load(
@@ -67,7 +68,15 @@ class Certificate:
         return certificate
 
     def context(self) -> ssl.SSLContext:
-        return self._context
+        return self._shown.context
+
+    @property
+    def doubt(self) -> str:
+        """Why clients will not take it today, although it is whole; "" if they do."""
+        now = self._clock()
+        if self._shown.expires <= now:
+            return f"has expired, on {_day(self._shown.expires)}"
+        return f"is not valid before {_day(self._shown.begins)}" if now < self._shown.begins else ""
 
     async def reload(self) -> bool:
         """Read the files again. One that cannot be used is told in the log, and the old one stays."""
@@ -79,7 +88,8 @@ class Certificate:
         return True
 
     async def watch(self) -> None:
-        """Runs until cancelled: reloads whenever a file has changed."""
+        """Runs until cancelled: reloads whenever a file has changed. Where the key comes from a command or a
+        credential there is no file of it: it is read again with the certificate."""
         while True:
             await trio.sleep(LOOK_EVERY)
             if await trio.to_thread.run_sync(self._look) != self._seen:
@@ -88,16 +98,25 @@ class Certificate:
     async def _renew(self) -> None:
         self._seen = await trio.to_thread.run_sync(self._look)  # before reading: a later change is seen
         key = await self._read_key()
-        self._context, expires = await trio.to_thread.run_sync(_load, self._chain, key)
-        metrics.CERTIFICATE_EXPIRES.set(expires)
-        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
-        if expires <= self._clock():
-            log.warning("certificate has expired", certificate=str(self._chain), expired=when)
-        else:
-            log.info("certificate loaded", certificate=str(self._chain), expires=when)
+        self._shown = await trio.to_thread.run_sync(_load, self._chain, key)
+        metrics.CERTIFICATE_EXPIRES.set(self._shown.expires)
+        log.info("certificate loaded", certificate=str(self._chain), expires=_day(self._shown.expires))
+        if self.doubt:
+            log.warning(f"certificate {self.doubt}", certificate=str(self._chain))
 
     def _look(self) -> Sequence[object]:
         return [_state(path) for path in self._files]
+
+
+class _Shown(NamedTuple):
+    context: ssl.SSLContext
+    begins: float
+    expires: float
+    """As time.time()."""
+
+
+def _day(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 def _state(path: Path) -> object:
@@ -109,8 +128,8 @@ def _state(path: Path) -> object:
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
-def _load(chain: Path, key: bytes) -> tuple[ssl.SSLContext, float]:
-    """The context, and when the certificate expires as time.time()."""
+def _load(chain: Path, key: bytes) -> _Shown:
+    """Raises CertificateError."""
     try:
         pem = chain.read_bytes()
     except OSError as error:
@@ -122,7 +141,7 @@ def _load(chain: Path, key: bytes) -> tuple[ssl.SSLContext, float]:
     context = server_context()
     try:
         _show(context, chain, pem + b"\n" + key)
-        return context, _expires(context, pem)
+        return _Shown(context, *_validity(context, pem))
     except ssl.SSLCertVerificationError as error:
         raise CertificateError(f"{chain}: no client takes it: {error.verify_message}") from error
     except ssl.SSLError as error:
@@ -166,8 +185,9 @@ def _show(context: ssl.SSLContext, chain: Path, pem: bytes) -> None:
         os.close(descriptor)
 
 
-def _expires(context: ssl.SSLContext, pem: bytes) -> float:
-    """By a handshake with ourselves: OpenSSL alone knows how to read a certificate, and the key is tried.
+def _validity(context: ssl.SSLContext, pem: bytes) -> tuple[float, float]:
+    """Its begin and its end, by a handshake with ourselves: OpenSSL alone can read a certificate, and
+    the key is tried.
 
     The client trusts just this certificate, so what it still objects to every client will.
     """
@@ -181,5 +201,6 @@ def _expires(context: ssl.SSLContext, pem: bytes) -> float:
     for side in (client, server, client):
         with suppress(ssl.SSLWantReadError):
             side.do_handshake()
-    shown = client.getpeercert()
-    return ssl.cert_time_to_seconds(str((shown or {})["notAfter"]))
+    shown = client.getpeercert() or {}
+    begins, expires = (ssl.cert_time_to_seconds(str(shown[end])) for end in ("notBefore", "notAfter"))
+    return begins, expires

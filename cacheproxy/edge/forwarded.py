@@ -44,6 +44,10 @@ class Forwarding:
     def __init__(self, proxies: Iterable[Network] = ()) -> None:
         self._proxies = tuple(proxies)
 
+    def trust(self, proxies: Iterable[Network]) -> None:
+        """These from now on, and no others."""
+        self._proxies = tuple(proxies)
+
     def lists(self, address: Address | None) -> bool:
         """Whether this neighbour's word about its clients counts."""
         candidates = _LOOPBACK if address is None else (address,)

@@ -20,7 +20,7 @@ from cacheproxy.edge.admission import Admission, Key, key_of
 from cacheproxy.edge.connection import Connection
 from cacheproxy.edge.forwarded import Forwarding, parse_address
 from cacheproxy.edge.limits import Limits
-from cacheproxy.edge.message import Address, Application, Log, Network
+from cacheproxy.edge.message import Address, Application, Log
 from cacheproxy.edge.prefilter import Refusal
 from cacheproxy.edge.shared import Edge
 from cacheproxy.edge.tls import TURNED_AWAY, TLSWire
@@ -47,8 +47,12 @@ hands such errors of the new socket to whoever accepts it (accept(2))."""
 _UNASKED = (Phase.IDLE, Phase.HANDSHAKE)
 """Nothing was asked yet that would want an answer."""
 
-TLS = Callable[[], ssl.SSLContext]
-"""The context for a connection that begins now: a certificate may have been renewed."""
+TLS = Callable[[], ssl.SSLContext | None]
+"""The context for a connection that begins now: a certificate may have been renewed. None: plain HTTP."""
+
+
+def plain() -> None:
+    """A TLS that there is none of."""
 
 
 async def serve(
@@ -56,19 +60,20 @@ async def serve(
     application: Application,
     *,
     limits: Limits,
-    trusted_proxies: Iterable[Network] = (),
+    forwarding: Forwarding | None = None,
     log: Log,
     drain: trio.Event,
-    tls: TLS | None = None,
+    tls: TLS = plain,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `drain` is set and all connections have ended, at most `limits.drain` seconds later.
 
-    `tls` is for all connections but those of unix sockets; None: all speak plain HTTP.
+    `tls` is for all connections but those of unix sockets; `forwarding` knows the proxies (None: there are
+    none).
     Takes the listeners over: they are closed as soon as the drain begins. `task_status.started()` says that
     connections are accepted.
     """
-    edge = Edge(application, limits, Forwarding(trusted_proxies), log)
+    edge = Edge(application, limits, forwarding or Forwarding(), log)
     server = _Server(edge, tls)
     try:
         for listener in listeners:
@@ -98,7 +103,7 @@ def _close(listeners: Iterable[socket.socket]) -> None:
 class _Server:
     """The open connections, and how they come in and go."""
 
-    def __init__(self, edge: Edge, tls: TLS | None) -> None:
+    def __init__(self, edge: Edge, tls: TLS) -> None:
         self._edge = edge
         self._tls = tls
         self._admission = Admission(edge.limits)
@@ -106,7 +111,7 @@ class _Server:
 
     async def accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         """Accept for ever. Raises OSError for what is no overload: then the listener itself is broken."""
-        tls = None if listener.family == socket.AF_UNIX else self._tls
+        tls = plain if listener.family == socket.AF_UNIX else self._tls
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -134,23 +139,24 @@ class _Server:
             if wire not in arrived:
                 wire.cut(Verdict.IDLE)
 
-    def _enter(self, sock: socket.socket, name: object, tls: TLS | None, connections: trio.Nursery) -> None:
+    def _enter(self, sock: socket.socket, name: object, tls: TLS, connections: trio.Nursery) -> None:
         sock.setblocking(False)
+        context = tls()
         neighbour = parse_address(name[0]) if isinstance(name, tuple) else None
         key = None if self._edge.forwarding.lists(neighbour) else key_of(neighbour)
         limit = self._admission.enter(key)
         if limit is None:
-            wire = self._wire(sock, tls)
+            wire = self._wire(sock, context)
             self.wires.add(wire)
             connections.start_soon(self._converse, wire, neighbour, key)
         else:
-            self._turn_away(sock, limit, tls is not None)
+            self._turn_away(sock, limit, context is not None)
 
-    def _wire(self, sock: socket.socket, tls: TLS | None) -> Wire:
+    def _wire(self, sock: socket.socket, context: ssl.SSLContext | None) -> Wire:
         now, limits = trio.current_time(), self._edge.limits
-        if tls is None:
+        if context is None:
             return Wire(sock, now + limits.header)
-        return TLSWire(sock, now + limits.handshake, tls())
+        return TLSWire(sock, now + limits.handshake, context)
 
     async def _converse(self, wire: Wire, neighbour: Address | None, key: Key) -> None:
         metrics.CONNECTIONS.inc()

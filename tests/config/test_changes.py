@@ -68,7 +68,11 @@ def test_an_upstream_that_goes_is_taken_out_key_by_key(tmp_path: Path) -> None:
     [
         ('server.listen = ["127.0.0.1:1"]', False),
         ('server.external_url = "https://cache.example"', True),
+        ('server.trusted_proxies = ["10.0.0.1"]', True),
+        ('server.tls.certificate = "new.toml"', True),
         ('storage.state = "elsewhere"', False),
+        ('storage.objects.redirect = ["10.0.0.0/8"]', True),
+        ('storage.objects.region = "eu"', False),
         ('log.level = "debug"', True),
         ('cache.min_free = "1GiB"', True),
         ("access.anonymous_pull = []", True),
@@ -101,12 +105,16 @@ def test_a_running_daemon_becomes_what_it_can_and_the_rest_is_still_to_come(tmp_
     (tmp_path / "new.toml").write_text(
         """
         server = { listen = ["127.0.0.1:1"], external_url = "https://cache.example" }
-        storage.database = "other.db"
+        storage = { database = "other.db", objects = { redirect = ["10.0.0.0/8"], region = "eu" } }
         log.level = "debug"
         """
     )
     old, new = load(None, {}), load(tmp_path / "new.toml", {})
     now = feasible(old, new)
-    assert {change.name for change in changes(old, now)} == {"server.external_url", "log.level"}
+    assert {change.name for change in changes(old, now)} == {
+        "server.external_url",
+        "storage.objects.redirect",
+        "log.level",
+    }
     assert all(not change.live for change in changes(now, new))
     assert {"server.listen", "storage.database"} <= {change.name for change in changes(now, new)}

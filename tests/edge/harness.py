@@ -14,10 +14,11 @@ import trio
 
 from cacheproxy.core.blob import Span
 from cacheproxy.core.digest import Digest
+from cacheproxy.edge.forwarded import Forwarding
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.listeners import open_listeners
 from cacheproxy.edge.message import BlobBody, Exchange, Network, Peer, Ready, Request, Response
-from cacheproxy.edge.server import serve
+from cacheproxy.edge.server import TLS, plain, serve
 
 Handler = Callable[[Request], Awaitable[Response]]
 DIGEST = Digest.of(b"any")
@@ -168,7 +169,7 @@ async def serving(
     app: Scripted,
     limits: Limits | None = None,
     trusted_proxies: Iterable[Network] = (),
-    tls: Callable[[], ssl.SSLContext] | None = None,
+    tls: TLS = plain,
 ) -> AsyncIterator[Running]:
     listeners = open_listeners(["127.0.0.1:0"])
     running = Running(listeners[0].getsockname()[1], app)
@@ -178,7 +179,7 @@ async def serving(
             listeners,
             app,
             limits=limits or Limits(),
-            trusted_proxies=trusted_proxies,
+            forwarding=Forwarding(trusted_proxies),
             log=running.log,
             drain=running.drain,
             tls=tls,

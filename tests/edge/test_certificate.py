@@ -111,9 +111,18 @@ async def test_an_expired_one_is_shown_and_warned_of(chain: Path) -> None:
     key = issue(chain, until=datetime.datetime(2021, 1, 1, tzinfo=datetime.UTC))
     with capture_logs() as logged:
         await load(chain, key)
-    assert [(entry["event"], entry["log_level"]) for entry in logged] == [
-        ("certificate has expired", "warning")
+    assert [(entry["event"], entry["log_level"]) for entry in logged[1:]] == [
+        ("certificate has expired, on 2021-01-01 00:00:00 UTC", "warning")
     ]
+
+
+async def test_one_that_is_not_valid_yet_is_shown_and_warned_of(chain: Path) -> None:
+    key = self_signed(chain, ExtendedKeyUsageOID.SERVER_AUTH)
+    early = datetime.datetime(2019, 12, 31, tzinfo=datetime.UTC).timestamp()
+    with capture_logs() as logged:
+        certificate = await Certificate.load(chain, read(key), clock=lambda: early)
+    assert certificate.doubt == "is not valid before 2020-01-01 00:00:00 UTC"
+    assert [entry["log_level"] for entry in logged] == ["info", "warning"]
 
 
 async def test_it_must_be_there(chain: Path) -> None:
