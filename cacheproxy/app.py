@@ -56,7 +56,6 @@ from cacheproxy.registry.recovery import recover
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.scrub import Refetch, Scrub, refetching
 from cacheproxy.registry.space import Space
-from cacheproxy.registry.trash import Trash
 from cacheproxy.reload import Current, Reload, Requests
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
@@ -302,8 +301,8 @@ def _doors(
     clients = Door(routes, callers, distribution, None, lasting.ready, lasting.via)
     watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
     inventory = Inventory(records, Survey(stores.database), fills, origins, wiring.keep(config.upstreams))
-    trash = Trash(records, stores.content, space, clock)
-    purge = Purge(Removal(stores.database), trash, listings, clock)
+    trash = lasting.eviction.trash
+    purge = Purge(Removal(stores.database), trash, listings, fills, background, clock)
     prefetch = Prefetch(manifests, blobs, fills, background, before)
     pins, scrub, quarantine = Pins(records), lasting.scrub, lasting.quarantine
     commands = AdminDoor(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine)

@@ -104,7 +104,8 @@ class Eviction:
         self._keep = _passing(keep)
         self._clock = clock
         self._shared = shared
-        self._trash = Trash(records, content, space, clock)
+        self.trash = Trash(records, content, space, clock)
+        """The one way out for bytes whose rows are gone: it counts what it could not unlink."""
         self._requests: list[_Request] = []
         self._stirred = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
@@ -206,7 +207,7 @@ class Eviction:
             log.warning("eviction failed", error=str(error))
 
     async def _tidy(self) -> None:
-        await self._trash.empty()
+        await self.trash.empty()
         if self._shared:
             self._space.recount(await self._records.cached_bytes())
         oldest = await self._records.oldest_used()
@@ -284,7 +285,7 @@ class Eviction:
         size = sum(blob.size for blob in gone)
         metrics.EVICTED_BLOBS.labels(reason).inc(len(gone))
         metrics.EVICTED_BYTES.labels(reason).inc(size)
-        await self._trash.unlink({blob.location: blob.size for blob in gone})
+        await self.trash.unlink({blob.location: blob.size for blob in gone})
         return size
 
     async def _drop_parts(self, last: float) -> int:
@@ -312,7 +313,7 @@ class Eviction:
         if freed >= ROWS or self._content.capacity()[0] >= ROWS:
             return []
         first = _take(await self._blobs(ROWS), ROWS)
-        await self._trash.clear([blob.location for blob in first])
+        await self.trash.clear([blob.location for blob in first])
         return first
 
     # Age.

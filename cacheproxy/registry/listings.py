@@ -81,8 +81,9 @@ class Listings:
         )
 
     async def forget(self, repository: str) -> None:
-        """The next who ask for its tags get the upstream's of then."""
+        """The next who ask for its tags, or for the referrers of an image, get the upstream's of then."""
         await self._scratch.drop(f"tags {repository}")
+        await self._scratch.drop_all(f"referrers {repository} ")
 
     async def _list(
         self,

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import structlog
+import trio
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.routing import Target
+from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.trash import Trash
-from cacheproxy.store.errors import Conflict
-from cacheproxy.store.removal import Graph, Removal, Removed
+from cacheproxy.store.errors import Conflict, StoreError
+from cacheproxy.store.removal import Gone, Graph, Removal, Removed
 
 log = structlog.get_logger()
 
@@ -42,11 +44,16 @@ class Purge:
         removal: Removal,
         trash: Trash,
         listings: Listings,
+        fills: Fills,
+        nursery: trio.Nursery,
         clock: Callable[[], float],
     ) -> None:
         self._removal = removal
         self._trash = trash
         self._listings = listings
+        self._fills = fills
+        self._nursery = nursery
+        """Runs what has to wait for fills; outlives every purge."""
         self._clock = clock
 
     async def purge(self, target: Target, reference: Digest | str | None, *, earnest: bool) -> Purged:
@@ -57,10 +64,25 @@ class Purge:
         """
         tags, images, removed = await self._remove(target, reference, earnest, TRIES)
         if earnest:
-            await self._trash.unlink({blob.location: blob.size for blob in removed.gone})
+            if removed.coming:
+                self._nursery.start_soon(self._purge_arrived, removed.coming)
+            await self._unlink(removed.gone)
             await self._listings.forget(target.repository)
             log.info("purged", repository=target.repository, images=len(images), blobs=len(removed.gone))
         return _told(target.repository, [name for name, _ in tags], images, removed)
+
+    async def _purge_arrived(self, digests: Iterable[Digest]) -> None:
+        """What was still arriving when its images went: its clients get it, and then it goes too."""
+        for digest in digests:
+            await self._fills.ended(digest)
+        try:
+            await self._unlink(await self._removal.drop_unnamed(digests, self._clock()))
+        except (OSError, StoreError) as error:  # eviction takes what is left
+            log.warning("blobs that arrived during a purge stay", error=str(error))
+
+    async def _unlink(self, blobs: Iterable[Gone]) -> None:
+        if places := {blob.location: blob.size for blob in blobs}:
+            await self._trash.unlink(places)
 
     async def _remove(
         self, target: Target, reference: Digest | str | None, earnest: bool, tries: int

@@ -67,6 +67,8 @@ class Removed:
     gone: tuple[Gone, ...]
     staying: int
     """Bytes of blobs that the images named, and that others have too."""
+    coming: tuple[Digest, ...] = ()
+    """Blobs without bytes, which nobody names any more either: a fill may still bring them."""
 
 
 class _NotInEarnest(Exception):
@@ -106,6 +108,15 @@ class Removal:
             return await self._database.write(remove)
         except _NotInEarnest as end:
             return end.removed
+
+    async def drop_unnamed(self, digests: Iterable[Digest], now: float) -> tuple[Gone, ...]:
+        """Of these blobs the rows that no repository names; their bytes are trash."""
+        in_order = sorted(digests)
+
+        def drop(tx: Tx) -> tuple[Gone, ...]:
+            return tuple(gone for digest in in_order if (gone := _drop_blob(tx, digest, now)) is not None)
+
+        return tuple(gone for gone in await self._database.write(drop) if gone.location)
 
 
 def _graph(repository: str, tx: Tx) -> Graph | None:
@@ -163,14 +174,25 @@ def _drop_images(tx: Tx, repository: int, images: Iterable[Digest]) -> set[str]:
 
 
 def _drop_blobs(tx: Tx, repository: int, blobs: Iterable[str], now: float) -> Removed:
-    gone, staying = [], 0
+    dropped, staying = list[Gone](), 0
     for digest in sorted(blobs):
         tx.run(DROP_LINK, repository=repository, digest=digest)
-        row = tx.one(DROP_BLOB, digest=digest)
-        if row is None:
+        gone = _drop_blob(tx, digest, now)
+        if gone is None:
             kept = tx.one(STAYS, digest=digest)
             staying += 0 if kept is None else kept[0]
-        elif row[1] > 0:
-            tx.run(queries.ADD_TRASH, path=row[2], not_before=now)
-            gone.append(Gone(Digest.parse(digest), row[0], row[2]))
-    return Removed(tuple(gone), staying)
+        else:
+            dropped.append(gone)
+    coming = tuple(blob.digest for blob in dropped if not blob.location)
+    return Removed(tuple(blob for blob in dropped if blob.location), staying, coming)
+
+
+def _drop_blob(tx: Tx, digest: str, now: float) -> Gone | None:
+    """The row, if no repository names it; its bytes are trash. Without a location: it had none."""
+    row = tx.one(DROP_BLOB, digest=digest)
+    if row is None:
+        return None
+    size, generation, location = row
+    if generation > 0:
+        tx.run(queries.ADD_TRASH, path=location, not_before=now)
+    return Gone(Digest.parse(digest), size, location if generation > 0 else "")

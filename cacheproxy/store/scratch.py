@@ -106,6 +106,10 @@ class Scratch:
         """Forget it, if it is there."""
         await self._change(lambda cache: cache.delete(key))
 
+    async def drop_all(self, prefix: str) -> None:
+        """Forget every entry whose key begins so: looks at all keys."""
+        await self._change(lambda cache: _drop_all(cache, prefix))
+
     def close(self) -> None:
         """What is there stays for the next time."""
         if self._cache is not None:
@@ -126,6 +130,11 @@ class Scratch:
             return
         log.warning("scratch entries dropped", path=str(self._path), error=str(error))
         self.close()
+
+
+def _drop_all(cache: diskcache.Cache, prefix: str) -> None:
+    for key in [key for key in cache.iterkeys() if key.startswith(prefix)]:
+        cache.delete(key)
 
 
 def _open(path: Path) -> diskcache.Cache | None:

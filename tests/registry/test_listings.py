@@ -130,3 +130,16 @@ async def test_what_is_cached_is_listed_too_and_once(tmp_path: Path, upstream: F
     assert [item["digest"] for item in items] == [Digest.of(b"other"), digest]
     assert items[1]["artifactType"] == "application/sbom"
     assert again == items
+
+
+async def test_what_is_forgotten_is_asked_for_anew(tmp_path: Path, upstream: FakeRegistry) -> None:
+    upstream.listed_referrers = [descriptor(b"signature")]
+    async with world(tmp_path, upstream) as cache:
+        for _ in range(2):
+            await cache.listings.tags(TARGET)
+            await cache.listings.referrers(TARGET, SUBJECT)
+        await cache.listings.forget(TARGET.repository)
+        upstream.listed_referrers = []
+        assert (await cache.listings.referrers(TARGET, SUBJECT)).items == []
+        assert (await cache.listings.tags(TARGET)).outcome == "miss"
+    assert upstream.calls == ["tags", "referrers", "referrers", "tags"]

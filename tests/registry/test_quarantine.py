@@ -102,7 +102,7 @@ async def test_what_was_kept_long_enough_goes(tmp_path: Path) -> None:
         cache.pass_time(1)
         await cache.quarantine.tidy()
         assert await cache.quarantine.damage() == []
-        await cache.eviction._trash.empty()
+        await cache.eviction.trash.empty()
         assert aside(cache) == []
 
 

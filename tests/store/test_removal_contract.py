@@ -108,3 +108,25 @@ async def test_the_whole_repository_goes_with_links_that_no_image_explains(
     assert len((await take(removal, whole=True)).gone) == 1
     assert await records.repository(REPOSITORY) is None
     assert (await Survey(database).use()).repositories == ()
+
+
+async def test_blobs_without_bytes_are_told_since_they_may_be_coming(
+    records: Records, removal: Removal
+) -> None:
+    digest = await record(records, image())
+    await stored(records)
+    assert (await take(removal, digest)).coming == (CONFIG_DIGEST,)
+
+
+async def test_what_nobody_names_is_dropped_with_its_bytes_and_nothing_else(
+    records: Records, removal: Removal
+) -> None:
+    unnamed, empty = Digest.of(b"unnamed"), Digest.of(b"not here")
+    await record(records, image())
+    await stored(records)
+    await records.record_blob(unnamed, 9, "blobs/unnamed", 3, 1.0)
+    gone = await removal.drop_unnamed([LAYER_DIGEST, CONFIG_DIGEST, unnamed, empty], 500.0)
+    assert [(blob.digest, blob.size, blob.location) for blob in gone] == [(unnamed, 9, "blobs/unnamed")]
+    assert await records.due_trash(500.0, 10) == ["blobs/unnamed"]
+    assert await records.any_blob(unnamed) is None
+    assert await records.blob(REPOSITORY, LAYER_DIGEST) is not None

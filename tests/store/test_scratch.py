@@ -305,3 +305,11 @@ def test_only_text_is_a_key(tmp_path: Path, key: object) -> None:
         BytesDisk(str(tmp_path)).put(key)
     with pytest.raises(ValueError, match="not text"):
         BytesDisk(str(tmp_path)).get(key, True)
+
+
+async def test_all_that_begin_alike_are_dropped_and_no_others(scratch: Scratch) -> None:
+    keys = ("referrers a/b 1", "referrers a/b 2", "referrers a/bc 1", "tags a/b")
+    for key in keys:
+        await scratch.put(key, b"value", 60)
+    await scratch.drop_all("referrers a/b ")
+    assert [key for key in keys if scratch.get(key)] == ["referrers a/bc 1", "tags a/b"]
