@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import eviction, measures
+from bench import eviction, measures, objects
 from bench.measures import Run, Sample
 from bench.servers import Server
 
@@ -66,6 +66,24 @@ _EVICTION = (
     Column("evicted", "evicted", "{:,.0f}"),
     Column("seconds", "in s", "{:.1f}"),
     _FAILURES,
+)
+_OF_STORE = (
+    Column("rate", "GiB/s"),
+    Column("beside", "the store itself GiB/s"),
+    Column("ratio", "of it"),
+    Column("cpu", "CPU s / GiB"),
+    Column("first", "first byte ms", "{:.1f}"),
+    _FAILURES,
+    _CLIENT,
+)
+_REDIRECT = (
+    Column("rate", "req/s", "{:,.0f}"),
+    Column("beside", "req/s of a manifest", "{:,.0f}"),
+    Column("ratio", "of it"),
+    Column("cpu", "CPU s / 10k"),
+    Column("p99", "p99 ms"),
+    _FAILURES,
+    _CLIENT,
 )
 _MEMORY = (Column("start", "after start MiB", "{:.0f}"), Column("peak", "peak MiB", "{:.0f}"))
 
@@ -158,6 +176,22 @@ LINES = {
             eviction.beside_pulls,
             ("ours",),
             _EVICTION,
+            short=False,
+        ),
+        Line(
+            "object-stream",
+            "512 MiB blob streamed from SeaweedFS, 1 stream, beside the store itself, 5 pairs",
+            objects.stream,
+            ("ours",),
+            _OF_STORE,
+            short=False,
+        ),
+        Line(
+            "object-redirect",
+            "Redirects to SeaweedFS, 64 connections, beside a manifest hit, 5 pairs",
+            objects.redirect,
+            ("ours",),
+            _REDIRECT,
             short=False,
         ),
         Line(

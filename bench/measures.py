@@ -115,7 +115,7 @@ def warm(run: Run, server: Server) -> None:
     _sync()
 
 
-def _manifest(run: Run, server: Server, path: str) -> Sample:
+def requests(run: Run, server: Server, path: str) -> Sample:
     with _metered(run, server) as meter:
         done = load.request(server.port, server.path(path), 64, run.scale.seconds, server.secure)
     return {
@@ -130,14 +130,14 @@ def _manifest(run: Run, server: Server, path: str) -> Sample:
 
 
 def manifest_by_digest(run: Run, server: Server, _turn: int) -> Sample:
-    return _manifest(run, server, run.manifest.by_digest)
+    return requests(run, server, run.manifest.by_digest)
 
 
 def manifest_by_tag(run: Run, server: Server, _turn: int) -> Sample:
-    return _manifest(run, server, run.manifest.by_tag)
+    return requests(run, server, run.manifest.by_tag)
 
 
-def _blobs(run: Run, server: Server, clients: list[list[str]], seconds: float) -> Sample:
+def blobs(run: Run, server: Server, clients: list[list[str]], seconds: float) -> Sample:
     everyones = [server.paths(paths) for paths in clients]
     plan = Plan(server.port, everyones, WITHIN, seconds=seconds, secure=server.secure)
     with _metered(run, server) as meter:
@@ -154,18 +154,18 @@ def _blobs(run: Run, server: Server, clients: list[list[str]], seconds: float) -
 
 
 def blob_one_stream(run: Run, server: Server, _turn: int) -> Sample:
-    return _blobs(run, server, [[run.big.layers[0].path]], run.scale.seconds)
+    return blobs(run, server, [[run.big.layers[0].path]], run.scale.seconds)
 
 
 def blob_eight_streams(run: Run, server: Server, _turn: int) -> Sample:
-    return _blobs(run, server, [[run.big.layers[0].path]] * 8, run.scale.seconds / 2)
+    return blobs(run, server, [[run.big.layers[0].path]] * 8, run.scale.seconds / 2)
 
 
 def small_blobs(run: Run, server: Server, _turn: int) -> Sample:
     """64 connections, each going round 64 blobs from another one on."""
     paths = [blob.path for blob in run.small.layers]
     clients = [paths[first:] + paths[:first] for first in range(64)]
-    return _blobs(run, server, clients, run.scale.seconds)
+    return blobs(run, server, clients, run.scale.seconds)
 
 
 def _cold(run: Run, server: Server, name: str, rate: int | None, clients: int = 1) -> Sample:

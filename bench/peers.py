@@ -149,7 +149,9 @@ def _written(place: Place, text: str, extra: str = "", tls: str = "") -> str:
     return str(path)
 
 
-def _ours(extra: str = "", tls: str = "") -> Callable[[Place], Command]:
+def ours(extra: str = "", tls: str = "") -> Callable[[Place], Command]:
+    """`extra` goes on with [storage], or begins tables of its own."""
+
     def command(place: Place) -> Command:
         config = _written(place, OURS, extra, tls)
         return Command((sys.executable, "-m", "cacheproxy", "serve", "--config", config), {})
@@ -188,9 +190,9 @@ def _tool_version(name: str) -> Callable[[], str]:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("ours", "cacheproxy", _ours(), lambda: __version__, fill_store=_fill_store),
-        Peer("single", 'cacheproxy, parallel = "never"', _ours(ONE_TRANSFER), lambda: __version__),
-        Peer("ours-tls", "cacheproxy, TLS", _ours(tls=OURS_TLS), lambda: __version__, secure=True),
+        Peer("ours", "cacheproxy", ours(), lambda: __version__, fill_store=_fill_store),
+        Peer("single", 'cacheproxy, parallel = "never"', ours(ONE_TRANSFER), lambda: __version__),
+        Peer("ours-tls", "cacheproxy, TLS", ours(tls=OURS_TLS), lambda: __version__, secure=True),
         Peer("distribution", "distribution", _distribution(), _tool_version("registry")),
         Peer(
             "distribution-tls",
