@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from cacheproxy import wiring
 from cacheproxy.api.operations import OperatorDoor
 from cacheproxy.config import Storage, Traces, load
+from cacheproxy.registry.scrub import ScrubRules
 from cacheproxy.reload import Current
 from cacheproxy.request_log import unlogged
 from cacheproxy.store.sqlite import SQLite
@@ -85,3 +87,19 @@ print([name for name in sys.modules if name.partition(".")[0] in ("opentelemetry
         [sys.executable, "-c", program, tmp_path / "c.toml"], stdout=subprocess.PIPE, check=True, text=True
     )
     assert ran.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "every"),
+    [
+        ("", 30 * 86400),
+        ('[cache]\nscrub = { every = "7d" }', 7 * 86400),
+        ('[cache]\nscrub = "never"', math.inf),
+        ('[storage]\nblobs = "s3://bucket/x"', math.inf),
+        ('[storage]\nblobs = "s3://bucket/x"\n[cache]\nscrub = { buckets = true }', 30 * 86400),
+    ],
+)
+def test_what_is_scrubbed_unasked(tmp_path: Path, text: str, every: float) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    config = load(tmp_path / "c.toml", {})
+    assert wiring.scrub_rules(config.cache, config.storage) == ScrubRules(every, 16 << 20)

@@ -72,6 +72,8 @@ def _blob(blob: Any, now: float) -> tuple[str, str, str, str]:
         state = "not here"
     if blob["pinned"]:
         state += ", pinned"
+    if blob["damaged"]:
+        state += f", was damaged ({blob['damaged']['found']}) {span(now - blob['damaged']['noticed'])} ago"
     sharers = blob["shared_with"]
     shared = f"shared with {_names(sharers)}" if sharers else ""
     return f"  {short(blob['digest'])}", size(blob["size"]), state, shared

@@ -15,7 +15,7 @@ from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.origin import Origin
 from cacheproxy.store.records import Records
 from cacheproxy.store.rows import ImageRow
-from cacheproxy.store.survey import Survey, Use
+from cacheproxy.store.survey import Damaged, Survey, Use
 
 NAMED = 256
 """Images of one explanation: an index of more is no image that a person asks about."""
@@ -44,6 +44,8 @@ class BlobFacts:
     shared_with: tuple[str, ...]
     """Other repositories that have it."""
     pinned: bool
+    damaged: Damaged | None = None
+    """The last time that its bytes here were found wrong, of late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,17 @@ class Inventory:
             return BlobFacts(named.digest, named.media_type, named.size, False, arriving, None, (), pinned)
         size = use.size if use.here else named.size
         used = use.used if use.here else None
-        return BlobFacts(named.digest, named.media_type, size, use.here, arriving, used, use.sharers, pinned)
+        return BlobFacts(
+            named.digest,
+            named.media_type,
+            size,
+            use.here,
+            arriving,
+            used,
+            use.sharers,
+            pinned,
+            use.damaged,
+        )
 
 
 def platform_of(descriptor: Descriptor) -> str | None:

@@ -49,6 +49,10 @@ ORDER BY tag.name
 
 BLOB = "SELECT size, generation, used FROM blob WHERE digest = :digest"
 
+DAMAGED = """
+SELECT found, noticed FROM quarantine WHERE digest = :digest ORDER BY noticed DESC LIMIT 1
+"""
+
 SHARERS = """
 SELECT repository.name FROM link JOIN repository ON repository.id = link.repository
 WHERE link.digest = :digest AND repository.name <> :repository
@@ -81,12 +85,22 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Damaged:
+    """Stored bytes of a blob were not what they should be, of late."""
+
+    found: str
+    """missing, unreadable, truncated, mismatch."""
+    noticed: float
+
+
+@dataclass(frozen=True, slots=True)
 class BlobUse:
     size: int
     here: bool
     used: float
     sharers: tuple[str, ...]
     """Other repositories that have it."""
+    damaged: Damaged | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +153,8 @@ def _blob(repository: str, digest: Digest, tx: Tx) -> BlobUse | None:
         return None
     size, generation, used = row
     sharers = tuple(name for (name,) in tx.all(SHARERS, digest=digest, repository=repository))
-    return BlobUse(size, generation > 0, used, sharers)
+    damaged = tx.one(DAMAGED, digest=digest)
+    return BlobUse(size, generation > 0, used, sharers, None if damaged is None else Damaged(*damaged))
 
 
 def _first(row: Row | None) -> Any:

@@ -40,6 +40,7 @@ async def test_what_rotted_is_found_and_fetched_anew(folder: Path) -> None:
         assert "mismatch" in said[3]
         assert (await desk.tells("status"))["damage"][0]["digest"] == image.layers[0]
         assert "1 damaged blob found of late" in await desk.says("status")
+        assert ", was damaged (mismatch) " in await desk.says("explain", "a")
 
 
 async def test_what_is_sound_is_said_to_be(folder: Path) -> None:

@@ -192,6 +192,13 @@ def test_fills_can_be_told_to_never_go_on_and_never_be_parallel(tmp_path: Path) 
     assert cache.parallel is None
 
 
+def test_the_scrub_has_a_pace_and_an_age_or_is_off(tmp_path: Path) -> None:
+    default = loaded(tmp_path, "").cache.scrub
+    assert default is not None
+    assert (default.every, default.rate, default.buckets) == (30 * 86400, 16 << 20, False)
+    assert loaded(tmp_path, '[cache]\nscrub = "never"').cache.scrub is None
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -280,6 +287,14 @@ registry = "quay.io"
             "2: log.xyz: is not a key; here can be: format, level, requests",
         ),
         ("server = 1", "1: server: must be a table: { ... }"),
+        (
+            "[cache]\nscrub = { rate = '0B' }",
+            '2: cache.scrub.rate: must be at least "1KiB", a second; scrub = "never" turns it off',
+        ),
+        (
+            "[cache]\nscrub = { every = 'forever' }",
+            '2: cache.scrub.every: must end; write a duration, as "60s"',
+        ),
         ("[cache]\nparallel = 4", "2: cache.parallel: must be a table: { ... }"),
         ("[cache]\nparallel = { ranges = 1 }", "2: cache.parallel.ranges: must be at least 2"),
         ("[upstream]\nregistry = 'quay.io'", "1: upstream: must be an array of tables; write [[upstream]]"),

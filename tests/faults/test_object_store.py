@@ -17,6 +17,7 @@ import trio
 
 from cacheproxy import config, store
 from cacheproxy.app import main
+from cacheproxy.commands.daemon import Daemon
 from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.errors import StoreUnreachable
 from cacheproxy.wiring import CannotStart
@@ -265,3 +266,26 @@ def _line(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         (error,) = error.exceptions
     return str(error)
+
+
+async def test_an_object_that_rotted_is_found_by_a_scrub_and_fetched_anew(
+    folder: Path, seaweed_server: Seaweed
+) -> None:
+    async with daemon(folder, seaweed_server, cache='scrub = { rate = "1GiB" }\nparallel = "never"') as c:
+        image = c.house.image("library/layered", LAYER)
+        (layer,) = image.layers
+        await c.pull_and_keep(image, layer)
+        (rotten,) = c.stored(layer)
+        obstore.put(c.bucket._store, rotten, LAYER[:-1] + b"x")
+        commands = Daemon([c.house.state / "admin.sock"])
+        await trio.to_thread.run_sync(lambda: commands.post("/scrub", references=[]))
+        with trio.fail_after(20):
+            while c._location(layer) in ("", rotten):
+                await trio.sleep(0.05)
+        told = await trio.to_thread.run_sync(commands.get, "/scrub")
+        assert [(one["digest"], one["found"], one["kept"]) for one in told["damage"]] == [
+            (layer, "mismatch", True)
+        ]
+        heard = await c.ask(image.blob_path(layer))
+        assert heard.body == LAYER
+        assert c.house.registry.origin.bytes_sent(layer) == 2 * SIZE

@@ -386,7 +386,7 @@ def test_a_disk_that_takes_no_file_is_not_ready(
     content: DiskContent, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     monkeypatch.setattr(os, "open", failing_with(code))
-    with pytest.raises(OSError, match="no file can be made in .*partial: "):
+    with pytest.raises(OSError, match=r"no file can be made in .*partial: "):
         content.check()
 
 

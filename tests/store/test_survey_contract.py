@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from cacheproxy.store.database import Database
+from cacheproxy.store.proofs import Proofs
 from cacheproxy.store.records import Records
-from cacheproxy.store.survey import BlobUse, ImageUse, RepositoryUse, Survey, Use
+from cacheproxy.store.survey import BlobUse, Damaged, ImageUse, RepositoryUse, Survey, Use
 from tests.store.images import CHILD, LAYER_BYTES, LAYER_DIGEST, REPOSITORY, image, record
 
 OTHER = "docker-hub/library/other"
@@ -52,7 +53,9 @@ async def test_a_blob_has_sharers(records: Records, survey: Survey) -> None:
     for repository in (REPOSITORY, OTHER):
         await record(records, image(), repository=repository)
     await stored(records, used=200.0)
-    assert await survey.blob(REPOSITORY, LAYER_DIGEST) == BlobUse(len(LAYER_BYTES), True, 200.0, (OTHER,))
+    assert await survey.blob(REPOSITORY, LAYER_DIGEST) == BlobUse(
+        len(LAYER_BYTES), True, 200.0, (OTHER,), None
+    )
     assert await survey.blob(REPOSITORY, CHILD) is None
 
 
@@ -60,3 +63,13 @@ async def test_older_bytes_are_those_of_stored_blobs(records: Records, survey: S
     await record(records, image())
     await stored(records, used=200.0)
     assert [await survey.older_bytes(moment) for moment in (200.0, 201.0)] == [0, len(LAYER_BYTES)]
+
+
+async def test_damage_is_told_of_a_blob(records: Records, survey: Survey, database: Database) -> None:
+    await stored(records)
+    row = await records.any_blob(LAYER_DIGEST)
+    assert row is not None
+    await Proofs(database).quarantine(row, "mismatch", "is another", 300.0)
+    use = await survey.blob(REPOSITORY, LAYER_DIGEST)
+    assert use is not None
+    assert (use.here, use.damaged) == (False, Damaged("mismatch", 300.0))
