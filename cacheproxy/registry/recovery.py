@@ -27,7 +27,7 @@ log = structlog.get_logger()
 LATELY = 600.0
 """Seconds before the end. What is older has long been written back, whatever was promised."""
 
-BLOBS = 4096
+BLOBS = 1024
 """Of those, the latest: a start must not take long because much was pulled."""
 
 DATABASE_SECONDS = 1.0

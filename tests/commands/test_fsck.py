@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from cacheproxy import config
+from cacheproxy.app import main
+from cacheproxy.store.errors import InUse
+from cacheproxy.store.running import Running
 from tests.commands.desk import Desk
-from tests.faults.house import House, hosts
+from tests.faults.client import ask
+from tests.faults.house import House, Image, hosts
 from tests.faults.remains import rows_of
+from tests.faults.test_object_store import storage
+from tests.postgres import postgres_url as postgres_url
+from tests.seaweed import Seaweed
 
 LAYER = b"a layer of the image"
 
@@ -91,3 +101,71 @@ async def test_a_damaged_database_is_said_in_a_line(offset: int, folder: Path) -
     assert result.exit_code in (1, 2)
     assert "database" in (result.stdout or result.stderr)
     assert result.stderr.count("\n") <= 1
+
+
+async def test_beside_a_running_daemon_it_looks_and_repairs_nothing(folder: Path) -> None:
+    async with hosts(folder) as house, house.daemon():
+        desk = Desk(house)
+        await desk.pull(house.image("library/debian", LAYER))
+        examined = await told(house, "--deep", code=0)
+        assert (examined["daemon"], examined["seen"]["blobs"], examined["findings"]) == (True, 2, [])
+        result = await desk.run("fsck", "--repair")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "a daemon runs with this configuration: stop it first" in result.stderr
+
+
+async def test_while_it_looks_no_daemon_starts(folder: Path) -> None:
+    async with hosts(folder) as house:
+        await pulled(house)
+        looking = Running.take(house.state)
+        with pytest.RaisesGroup(InUse, flatten_subgroups=True, allow_unwrapped=True):
+            await main(config.load(house.file), trio.Event())
+        looking.close()
+
+
+async def test_after_a_kill_all_is_as_it_should_be(folder: Path) -> None:
+    async with hosts(folder, name="127.0.0.1") as house:
+        async with house.process():
+            await house.pull(house.image("library/debian", LAYER))
+        assert (await told(house, "--deep", code=0))["findings"] == []
+
+
+async def test_old_files_without_a_row_are_removed_by_repair_only(folder: Path) -> None:
+    async with hosts(folder) as house:
+        layer = await pulled(house)
+        orphan = layer.with_name(f"{layer.name.partition('.')[0]}.77")
+        orphan.write_bytes(LAYER)
+        assert (await told(house, code=0))["findings"] == []
+        os.utime(orphan, (0, 0))
+        (finding,) = (await told(house, code=1))["findings"]
+        assert (finding["invariant"], finding["remedy"], orphan.exists()) == ("I8", "remove", True)
+        assert (await told(house, "--repair", code=0))["findings"][0]["repaired"]
+        assert (orphan.exists(), layer.exists()) == (False, True)
+
+
+async def test_rows_in_postgresql_and_bytes_in_a_bucket(
+    folder: Path, postgres_url: str, seaweed_server: Seaweed
+) -> None:
+    where = f'database = "{postgres_url}"\n{storage(seaweed_server, folder, folder.name)}'
+    async with hosts(folder, storage=where) as house:
+        image = house.image("library/debian", LAYER)
+        await run_and_pull(house, image)
+        assert (await told(house, "--deep", code=0))["seen"]["files"] == 2
+        bucket = seaweed_server.connect(folder.name)
+        (key,) = [key for key, size, _ in bucket.list("blobs/") if size == len(LAYER)]
+        bucket.delete(key)
+        (finding,) = (await told(house, code=1))["findings"]
+        assert (finding["invariant"], finding["where"]) == ("I8", image.layers[0])
+        assert (await told(house, "--repair", code=0))["findings"][0]["repaired"]
+        assert (await told(house, "--deep", code=0))["findings"] == []
+
+
+async def run_and_pull(house: House, image: Image) -> None:
+    """A daemon whose rows are not in a file, as `House.daemon` takes it to be."""
+    drain = trio.Event()
+    async with trio.open_nursery() as nursery:
+        bound = await nursery.start(main, config.load(house.file), drain)
+        host, _, port = bound["listen"][0].rpartition(":")
+        for path in (image.manifest_path(), *map(image.blob_path, image.blobs)):
+            assert (await ask((host, int(port)), path)).status == 200
+        drain.set()
