@@ -13,8 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cacheproxy.store.durable import FILE_MODE, make_folder, sync_file, sync_folder
+import structlog
+
+from cacheproxy.store.durable import FILE_MODE, OUT_OF_SPACE, make_folder, sync_file, sync_folder
 from cacheproxy.store.errors import InUse
+
+log = structlog.get_logger()
 
 NAME = "running"
 RUNS, STOPPED = b"running\n", b"stopped\n"
@@ -71,9 +75,20 @@ def running(state: Path) -> Iterator[bool]:
     try:
         here.starts()
         yield here.unclean
-        here.ended()
+        _note_end(here)
     finally:
         here.close()
+
+
+def _note_end(here: Running) -> None:
+    """A file system that writes beside what it replaces (btrfs, ZFS) may have no room for it: the next start
+    looks more closely then, that is all."""
+    try:
+        here.ended()
+    except OSError as error:
+        if error.errno not in OUT_OF_SPACE:
+            raise
+        log.warning("no room to note that the daemon stopped", error=str(error))
 
 
 def _owned(fd: int, state: Path) -> None:

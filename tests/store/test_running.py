@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cacheproxy.store.errors import InUse
-from cacheproxy.store.running import NAME, Running
+from cacheproxy.store.errors import InUse, StoreSuspect
+from cacheproxy.store.running import NAME, Running, running
 
 KILLED = """
 import os, signal, sys
@@ -82,3 +83,22 @@ def test_what_root_makes_is_the_folders_owners(tmp_path: Path, monkeypatch: pyte
         Running.take(tmp_path).close()
     owner = tmp_path.stat()
     assert given == [(owner.st_uid, owner.st_gid)]
+
+
+def test_an_end_without_room_to_note_it_is_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with running(tmp_path):
+        monkeypatch.setattr(os, "fdatasync", full)
+    monkeypatch.undo()
+    running_again = Running.take(tmp_path)
+    running_again.close()
+
+
+def test_an_end_on_a_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(StoreSuspect), running(tmp_path):
+        monkeypatch.setattr(os, "fdatasync", broken)
