@@ -93,3 +93,24 @@ async def test_a_file_that_cannot_be_read_is_gone_around_and_fetched_again(
             heard: Any = await h.ask(image.blob_path(image.layers[0]))
         assert (heard.status, heard.whole, heard.body == LAYER) == (200, True, True)
         await healed(h, image, before)
+
+
+async def test_a_disk_that_cannot_sync_keeps_nothing_and_serves_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with house(folder) as h:
+        image = h.image("library/layered", LAYER)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", failing)
+            for times in (1, 2):
+                await h.pull(image)
+                await h.quiet()
+                assert fetched(h, image) == times * len(LAYER)
+        await h.pull(image)
+        await h.quiet()
+        sent = fetched(h, image)
+        await h.pull(image)
+        assert fetched(h, image) == sent, "kept since it can be"

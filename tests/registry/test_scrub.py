@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import math
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -276,6 +278,30 @@ async def test_rows_that_cannot_be_written_stop_it_for_a_while(
         monkeypatch.setattr(d.cache.proofs, "prove", full)
         d.nursery.start_soon(d.scrub.run)
         assert "No space" in (await d.done()).stopped
+
+
+async def test_a_read_that_hangs_keeps_no_shutdown_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> bytes:
+        begun.set()
+        released.wait(20)
+        return b"blob"
+
+    async with desk(tmp_path) as d:
+        blob = await d.store(b"blob")
+        await d.scrub.ask(None)
+        monkeypatch.setattr(d.cache.content, "read_cold", hang)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(d.scrub.run)
+            await trio.to_thread.run_sync(begun.wait)
+            ended = time.monotonic()
+            nursery.cancel_scope.cancel()
+        assert time.monotonic() - ended < 1
+        released.set()
+        assert (await d.cache.proofs.claim(1.0, d.cache.now, lambda _: 0.0, 1)) == [blob], "it was released"
 
 
 @dataclass
