@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import click
 import trio
 
-from tests.crash.daemons import CONFIG, Daemon, Nest, nest, served
+from tests.crash.daemons import CONFIG, Daemon, Nest, fsck, nest, served
 from tests.crash.ledger import Ledger
 from tests.crash.load import Load
 from tests.crash.remains import Found, look
@@ -40,6 +40,9 @@ RATES = (2 * MIB, 8 * MIB, 64 * MIB)
 
 SAMPLE = 24
 """Images and blobs that are asked for after each crash; the rows and files of all are looked at."""
+
+FSCK_EVERY = 10
+"""Crashes after which the product's own checker looks, too; and once more at the end."""
 
 _STORED = "SELECT digest FROM blob WHERE generation > 0"
 
@@ -131,6 +134,8 @@ class _Run:
         self.told.unfinished += len(list((self.state / "blobs" / "partial").glob("*.part")))
         self.told.trash += len(found.trash)
         self.ledger.judge(found)
+        if self.told.cycles % FSCK_EVERY == 1:
+            self.ledger.wrong += await fsck(self._config(AMPLE))
         await self._ask_without_upstream(found)
 
     async def last(self) -> None:
@@ -145,6 +150,7 @@ class _Run:
         found = look(self.state, self.world.blobs)
         assert not found.wrong, found.wrong
         assert not found.trash, found.trash
+        assert await fsck(self._config(AMPLE)) == []
 
     def _config(self, budget: int) -> Path:
         file = self.folder / "cacheproxy.toml"

@@ -126,6 +126,18 @@ async def served(config: Path) -> AsyncIterator[Daemon]:
         await process.wait()
 
 
+async def fsck(config: Path) -> list[str]:
+    """What `cacheproxy fsck --deep` finds, without a daemon."""
+    command = [sys.executable, "-m", "cacheproxy", "fsck", "--config", str(config), "--deep", "--json"]
+    with trio.fail_after(READY_WITHIN):
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    if done.returncode not in (0, 1):
+        return [f"fsck ended with {done.returncode}: {done.stderr.decode()[-1000:]}"]
+    found = [f"fsck: {finding}" for finding in json.loads(done.stdout)["findings"]]
+    assert bool(found) == bool(done.returncode)
+    return found
+
+
 class Nest:
     """A process that has all of the program loaded, and forks: a daemon is there in a tenth of the time."""
 
