@@ -56,7 +56,7 @@ from cacheproxy.registry.recovery import recover
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.scrub import Refetch, Scrub, refetching
 from cacheproxy.registry.space import Space
-from cacheproxy.reload import Current, Reload, Requests
+from cacheproxy.reload import Current, Previews, Reload, Requests
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.proofs import Proofs
@@ -190,7 +190,7 @@ async def main(
                 background.start_soon(reload.run, hangups, status)
 
         outside, observe = traced(clients, _observer(Meter(), requests))
-        applications = Applications(outside, operators, commands)
+        applications = Applications(outside, operators, Previews(commands, reload.preview))
         await _serve(config, passed, entrance, applications, observe, ready, drain, task_status)
         background.cancel_scope.cancel()
 

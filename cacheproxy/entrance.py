@@ -14,15 +14,17 @@ from cacheproxy.edge.forwarded import Forwarding
 
 
 class Entrance:
-    def __init__(self, certificate: Certificate | None, forwarding: Forwarding) -> None:
-        self._certificate = certificate
-        self.forwarding = forwarding
+    def __init__(self) -> None:
+        self._certificate: Certificate | None = None
+        self.forwarding = Forwarding()
         self._changed = trio.Event()
 
     @classmethod
     async def open(cls, section: Server) -> Entrance:
         """Raises CannotStart."""
-        return cls(await wiring.server_certificate(section.tls), Forwarding(section.trusted_proxies))
+        entrance = cls()
+        (await entrance.prepare(section))()
+        return entrance
 
     def context(self) -> ssl.SSLContext | None:
         """For a connection that begins now (edge.server.TLS)."""
@@ -37,6 +39,8 @@ class Entrance:
 
         def enter() -> None:
             self._certificate = certificate
+            if certificate is not None:
+                certificate.announce()
             self.forwarding.trust(section.trusted_proxies)
             self._changed.set()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import structlog
 import trio
@@ -13,7 +15,9 @@ from cacheproxy.config.changes import Change, changes, feasible
 from cacheproxy.config.files import dotted
 from cacheproxy.config.sections import Log
 from cacheproxy.edge.message import Application, Exchange, Peer, Ready, Request, Response
+from cacheproxy.groups import leaves
 from cacheproxy.registry import sharing
+from cacheproxy.trial import tried
 from cacheproxy.wiring import CannotStart
 
 log = structlog.get_logger()
@@ -33,6 +37,20 @@ class Current:
 
     def refuse(self, status: int, message: str, request_id: str) -> Response:
         return self.door.refuse(status, message, request_id)
+
+
+class Previews(Current):
+    """A door of commands that also says what SIGHUP would do now."""
+
+    def __init__(self, door: Application, preview: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(door)
+        self._preview = preview
+
+    async def handle(self, request: Request) -> Response:
+        if (request.method, request.path) != ("GET", "/reload"):
+            return await super().handle(request)
+        said = json.dumps(await self._preview()).encode()
+        return Response(200, [("Content-Type", "application/json")], said)
 
 
 class Requests:
@@ -88,6 +106,16 @@ class Reload:
             else:
                 systemd.ready(status)
 
+    async def preview(self) -> Any:
+        """What `run` would find in the file, and do."""
+        said: dict[str, Any] = {"file": str(self._config.file or ""), "changes": [], "warnings": []}
+        try:
+            written = await trio.to_thread.run_sync(load, self._config.file)
+        except ConfigError as error:
+            return {**said, "problems": [str(problem) for problem in error.problems]}
+        found = [{"text": str(change), "live": change.live} for change in changes(self._config, written)]
+        return {**said, "changes": found, **(await tried(feasible(self._config, written)))._asdict()}
+
     async def _reload(self) -> list[str]:
         """What is wrong; nothing: it is in force."""
         failures: list[str] = []
@@ -100,7 +128,7 @@ class Reload:
         try:
             await self._apply(config)
         except* CannotStart as group:
-            failures += map(str, _leaves(group))
+            failures += map(str, leaves(group))
         if failures:
             return failures
         self._config = config
@@ -118,11 +146,3 @@ def _names(found: Iterator[Change]) -> str:
 
 def _name(change: Change) -> str:
     return dotted(change.key[:2]) if change.key[0] == "upstream" else change.name
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

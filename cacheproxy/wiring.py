@@ -184,6 +184,14 @@ ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 """What obstore calls the address of a store."""
 
 
+async def read_bucket_keys(url: c.BucketURL, section: c.Objects) -> None:
+    """That they are there, and keys of such a store; it is not contacted. Raises CannotStart."""
+    try:
+        await _bucket(url, section)
+    except ImportError as error:
+        raise CannotStart(f"storage.blobs: install cacheproxy[objects] ({error})") from error
+
+
 async def _bucket(url: c.BucketURL, section: c.Objects) -> Bucket:
     from cacheproxy.store import bucket, bucketkeys
 

@@ -85,6 +85,7 @@ class Certificate:
         except CertificateError as error:
             log.warning("certificate not renewed: the old one stays", error=str(error))
             return False
+        self.announce()
         return True
 
     async def watch(self) -> None:
@@ -99,6 +100,9 @@ class Certificate:
         self._seen = await trio.to_thread.run_sync(self._look)  # before reading: a later change is seen
         key = await self._read_key()
         self._shown = await trio.to_thread.run_sync(_load, self._chain, key)
+
+    def announce(self) -> None:
+        """In the log and in the metrics: this is what clients are shown from now on."""
         metrics.CERTIFICATE_EXPIRES.set(self._shown.expires)
         log.info("certificate loaded", certificate=str(self._chain), expires=_day(self._shown.expires))
         if self.doubt:

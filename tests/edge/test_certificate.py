@@ -68,7 +68,9 @@ def read(key: bytes) -> Callable[[], Awaitable[bytes]]:
 
 
 async def load(chain: Path, key: bytes) -> Certificate:
-    return await Certificate.load(chain, read(key), clock=lambda: NOW)
+    certificate = await Certificate.load(chain, read(key), clock=lambda: NOW)
+    certificate.announce()
+    return certificate
 
 
 @pytest.fixture
@@ -121,6 +123,7 @@ async def test_one_that_is_not_valid_yet_is_shown_and_warned_of(chain: Path) -> 
     early = datetime.datetime(2019, 12, 31, tzinfo=datetime.UTC).timestamp()
     with capture_logs() as logged:
         certificate = await Certificate.load(chain, read(key), clock=lambda: early)
+        certificate.announce()
     assert certificate.doubt == "is not valid before 2020-01-01 00:00:00 UTC"
     assert [entry["log_level"] for entry in logged] == ["info", "warning"]
 
