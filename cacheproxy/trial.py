@@ -28,11 +28,11 @@ async def tried(config: Config) -> Tried:
         await _try(found, _upstream(upstream))
     keys = config.storage.objects.credentials
     if isinstance(config.storage.blobs, BucketURL) and (keys is None or not _elsewhere(keys)):
-        await _try(found, wiring.read_bucket_keys(config.storage.blobs, config.storage.objects))
+        await _try(found, wiring.open_bucket(config.storage.blobs, config.storage.objects))
     return found
 
 
-async def _try(found: Tried, look: Awaitable[None]) -> None:
+async def _try(found: Tried, look: Awaitable[object]) -> None:
     try:
         await look
     except* wiring.CannotStart as group:

@@ -184,10 +184,10 @@ ENDPOINT_NAMES = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
 """What obstore calls the address of a store."""
 
 
-async def read_bucket_keys(url: c.BucketURL, section: c.Objects) -> None:
-    """That they are there, and keys of such a store; it is not contacted. Raises CannotStart."""
+async def open_bucket(url: c.BucketURL, section: c.Objects) -> Bucket:
+    """It is not contacted, but its keys are read. Raises CannotStart."""
     try:
-        await _bucket(url, section)
+        return await _bucket(url, section)
     except ImportError as error:
         raise CannotStart(f"storage.blobs: install cacheproxy[objects] ({error})") from error
 

@@ -1,4 +1,4 @@
-"""What doctor finds outside: upstreams and the object store are asked as the daemon asks them."""
+"""What doctor finds outside: upstreams are asked as the daemon asks them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,8 +14,8 @@ import trio
 
 from cacheproxy import wiring
 from cacheproxy.commands.checks import Finding
+from cacheproxy.commands.stores import bucket, database
 from cacheproxy.core.failures import Cause, UpstreamError
-from cacheproxy.store.errors import StoreError
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
@@ -59,21 +58,8 @@ def ask(config: Config) -> list[Finding]:
     said = _Said()
     structlog.configure(processors=[said])
     answers = trio.run(_ask_all, config.upstreams, said)
-    return [*trio.run(_bucket, config), *(answer.finding for answer in answers), *_clock(answers)]
-
-
-async def _bucket(config: Config) -> list[Finding]:
-    """What an object store cannot do would end the daemon at its start."""
-    if isinstance(config.storage.blobs, Path):
-        return []
-    try:
-        await wiring.prove_content(config.storage)
-    except ImportError as error:
-        return [Finding("fail", "objects", str(error), "install cacheproxy[objects]")]
-    except (wiring.CannotStart, StoreError) as error:
-        advice = "look at storage.blobs and [storage.objects], and at the rights of those keys"
-        return [Finding("fail", "objects", str(error), advice)]
-    return [Finding("ok", "objects", f"{config.storage.blobs} takes, gives and removes objects")]
+    stores = [*trio.run(database, config), *trio.run(bucket, config)]
+    return [*stores, *(answer.finding for answer in answers), *_clock(answers)]
 
 
 class _Said:

@@ -126,7 +126,7 @@ class Postgres:
 
     async def faults(self, within: float = math.inf) -> list[str]:
         """What takes back the server's promises. Its pages have checksums of its own."""
-        return await self.scan(_broken_promises)
+        return await self.scan(broken_promises)
 
     @property
     def suspect(self) -> StoreSuspect | None:
@@ -224,11 +224,12 @@ def _prepare(sessions: Sessions) -> None:
 
 
 def _demand_promises(connection: Connection) -> None:
-    for broken in _broken_promises(PostgresTx(connection)):
+    for broken in broken_promises(PostgresTx(connection)):
         raise DatabaseRefused(broken)
 
 
-def _broken_promises(tx: Tx) -> list[str]:
+def broken_promises(tx: Tx) -> list[str]:
+    """Settings by which commits may be lost, each with what to do."""
     settings = {name: tx.one("SELECT current_setting(:name)", name=name) for name in _PROMISES}
     return [
         f"this PostgreSQL has {name} = {broken}, and would lose in a crash what it said was committed: set"

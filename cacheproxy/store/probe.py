@@ -35,6 +35,19 @@ def prove(bucket: Bucket, *, presigned: bool) -> None:
         raise StoreUnreachable(f"{bucket.name} says that it deleted {key}, and still has it")
 
 
+def prove_list(bucket: Bucket) -> None:
+    """Blocking. An object of our own is in the list of its folder. Raises StoreUnreachable."""
+    folder = f"probe/{secrets.token_hex(16)}"
+    key = f"{folder}/listed"
+    bucket.put(key, len(CONTENT), iter([CONTENT]))
+    try:
+        if not any(found.endswith(key) for found, _, _ in bucket.list(folder)):
+            raise StoreUnreachable(f"{bucket.name} does not list what it has")
+    finally:
+        with suppress(StoreUnreachable):
+            bucket.delete(key)
+
+
 def _prove_reading(bucket: Bucket, key: str) -> None:
     for start, stop in ((0, len(CONTENT)), (START, STOP)):
         piece = bucket.get(key, start, stop)

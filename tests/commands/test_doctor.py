@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from cacheproxy import config
-from cacheproxy.commands import checks, doctor, outside
+from cacheproxy.commands import checks, doctor, outside, stores
 from cacheproxy.commands.checks import Finding
+from cacheproxy.store.postgres import Postgres
+from cacheproxy.store.postgres_probe import Condition
 from tests.commands.desk import Desk, at_desk
 from tests.faults.house import hosts
 from tests.origin import faults
+from tests.postgres import postgres_url as postgres_url
 from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
 
 
@@ -150,8 +153,34 @@ credentials = {{ file = "s3.ini" }}
 async def test_a_bucket_that_does_all_is_fine(folder: Path, seaweed_server: Seaweed) -> None:
     async with hosts(folder, storage=storage(seaweed_server, folder)) as house:
         found = await findings(Desk(house))
-        assert found["objects"]["level"] == "ok"
+        levels = {what: found[what]["level"] for what in ("objects", "listing", "redirects", "uploads")}
+        assert levels == {"objects": "ok", "listing": "ok", "redirects": "ok", "uploads": "warn"}
         (folder / "s3.ini").write_text(seaweed_server.credentials.replace(SECRET_KEY, "another"))
         found = await findings(Desk(house))
     assert found["objects"]["level"] == "fail"
     assert "403" in found["objects"]["said"]
+
+
+async def test_a_database_that_is_not_there_yet_or_not_at_all(folder: Path, postgres_url: str) -> None:
+    async with hosts(folder, storage=f'database = "{postgres_url}"') as house:
+        found = await findings(Desk(house))
+        assert (found["postgres"]["level"], found["postgres schema"]["level"]) == ("ok", "warn")
+        async with Postgres.open(postgres_url):  # as a daemon does
+            found = await findings(Desk(house))
+        assert found["postgres"]["level"] == "ok"
+        assert "postgres schema" not in found
+    async with hosts(folder, storage='database = "postgresql:///rows?host=/nowhere"') as house:
+        found = await findings(Desk(house))
+    assert found["postgres"]["level"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (Condition("18", [], [], "", 1.0), ["ok"]),
+        (Condition("18", ["x"], [], "", 0.0), ["ok", "fail"]),
+        (Condition("18", [], ["x"], "y", -99.0), ["ok", "fail", "warn", "warn"]),
+    ],
+)
+def test_how_a_database_is_judged(condition: Condition, expected: list[str]) -> None:
+    assert [finding.level for finding in stores._judged(condition)] == expected

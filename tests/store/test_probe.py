@@ -10,7 +10,7 @@ from obstore.store import MemoryStore
 
 from cacheproxy.store.bucket import Bucket, Piece
 from cacheproxy.store.errors import StoreUnreachable
-from cacheproxy.store.probe import CONTENT, prove
+from cacheproxy.store.probe import CONTENT, prove, prove_list
 from tests.seaweed import Seaweed
 
 
@@ -98,3 +98,16 @@ def _refuse(server: socket.socket) -> None:
 
 def test_seaweedfs_can_do_all_of_it(seaweed_server: Seaweed) -> None:
     prove(seaweed_server.connect(), presigned=True)
+
+
+class Unlisted(Bucket):
+    def list(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        return iter(())
+
+
+def test_lists_are_proven_and_nothing_is_left() -> None:
+    store = MemoryStore()
+    prove_list(Bucket(store, "s3://b"))
+    with pytest.raises(StoreUnreachable, match="does not list what it has"):
+        prove_list(Unlisted(store, "s3://b"))
+    assert not [entry for page in obstore.list(store) for entry in page]

@@ -1,0 +1,99 @@
+"""What doctor finds where rows and bytes are, when that is not this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from cacheproxy import wiring
+from cacheproxy.commands.checks import Finding
+from cacheproxy.config import BucketURL
+from cacheproxy.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from cacheproxy.config import Config
+    from cacheproxy.store.bucket import Bucket
+    from cacheproxy.store.postgres_probe import Condition
+
+SKEWED = 10.0
+"""Seconds that a database's clock may be off: rows hold times of several nodes."""
+
+BY_ITSELF = frozenset({"az"})
+"""Stores that end unfinished uploads without a rule."""
+
+
+async def database(config: Config) -> list[Finding]:
+    """PostgreSQL: connection, version, promises, rights, schema, clock."""
+    url = config.storage.database
+    if isinstance(url, Path):
+        return []
+    try:
+        from cacheproxy.store import postgres_probe
+    except ImportError as error:
+        return [Finding("fail", "postgres", str(error), "install cacheproxy[postgres]")]
+    try:
+        condition = await trio.to_thread.run_sync(postgres_probe.examine, url)
+    except StoreError as error:
+        advice = "look at storage.database, and at what the server's log says of it"
+        return [Finding("fail", "postgres", str(error), advice)]
+    return list(_judged(condition))
+
+
+def _judged(condition: Condition) -> Iterator[Finding]:
+    yield Finding("ok", "postgres", f"version {condition.version} answers")
+    for broken in condition.broken:
+        yield Finding("fail", "postgres promises", broken, "the daemon does not start with it")
+    for lacking in condition.lacking:
+        advice = "make the daemon's role the owner of its schema and of all tables in it"
+        yield Finding("fail", "postgres rights", lacking, advice)
+    if condition.schema:
+        yield Finding("warn", "postgres schema", condition.schema)
+    if abs(condition.ahead) >= SKEWED:
+        way = "ahead of" if condition.ahead > 0 else "behind"
+        said = f"its clock is {abs(condition.ahead):.0f} s {way} ours"
+        yield Finding("warn", "postgres clock", said, "set the one that is wrong (timedatectl set-ntp true)")
+
+
+async def bucket(config: Config) -> list[Finding]:
+    """What an object store cannot do would end the daemon at its start, or comes up later."""
+    url = config.storage.blobs
+    if not isinstance(url, BucketURL):
+        return []
+    try:
+        opened = await wiring.open_bucket(url, config.storage.objects)
+        await wiring.prove_content(config.storage)
+    except (wiring.CannotStart, StoreError) as error:
+        advice = "look at storage.blobs and [storage.objects], and at the rights of those keys"
+        return [Finding("fail", "objects", str(error), advice)]
+    found = [Finding("ok", "objects", f"{url} takes, gives and removes objects")]
+    found += await trio.to_thread.run_sync(_later, opened, bool(config.storage.objects.redirect))
+    if url.scheme not in BY_ITSELF:
+        said = "whether unfinished uploads are ended by a rule could not be told"
+        found.append(Finding("warn", "uploads", said, "look whether the bucket has such a lifecycle rule"))
+    return found
+
+
+def _later(opened: Bucket, redirecting: bool) -> list[Finding]:
+    """What no start depends on. Blocking."""
+    from cacheproxy.store import probe
+
+    found = []
+    try:
+        probe.prove_list(opened)
+    except StoreError as error:
+        found.append(Finding("warn", "listing", str(error), "fsck and sweeping need the right to list"))
+    else:
+        found.append(Finding("ok", "listing", "its objects may be listed"))
+    if redirecting:
+        found.append(Finding("ok", "redirects", "presigned addresses answer"))
+        return found
+    try:
+        probe.prove(opened, presigned=True)
+    except StoreError as error:
+        found.append(Finding("warn", "redirects", str(error), "leave storage.objects.redirect out"))
+    else:
+        found.append(Finding("ok", "redirects", "presigned addresses answer; redirect is not set"))
+    return found
