@@ -50,13 +50,15 @@ e2e: .venv/development
 # How many crashes, and which: the seed of a failure repeats what clients and crashes did.
 CYCLES ?=
 SEED ?=
-CRASH := CYCLES=$(CYCLES) SEED=$(SEED) .venv/bin/python -m pytest -q -s
+CRASH := .venv/bin/python -m pytest -q -s
+export CYCLES SEED
 
 kills: .venv/development
 	$(CRASH) tests/crash/test_kills.py tests/crash/test_points.py
 
+# With mounts of its own: another mount namespace that begins meanwhile would keep a file system in use.
 powercuts: .venv/development
-	$(CRASH) tests/crash/test_powercuts.py
+	unshare --mount $(CRASH) tests/crash/test_powercuts.py
 
 fulldisk: .venv/development
 	$(CRASH) tests/crash/test_full_disk.py -k any_storage_call

