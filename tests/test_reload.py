@@ -23,11 +23,15 @@ import trio
 from cacheproxy import app, log, systemd, wiring
 from cacheproxy.config import load
 from cacheproxy.config.sections import Log
+from cacheproxy.store import probe
+from cacheproxy.store.bucket import Bucket
+from cacheproxy.store.errors import StoreUnreachable
 from cacheproxy.upstream.registry import Registry
 from tests.faults.client import Address, Heard, ask, asking
 from tests.origin import Origin
 from tests.origin.content import sha256
 from tests.origin.plan import Plan
+from tests.seaweed import BUCKET, Seaweed
 
 MANIFEST = "/v2/one.test/team/app/manifests/1"
 LAYER = bytes(3 << 20)
@@ -91,7 +95,7 @@ class House:
 
 
 @asynccontextmanager
-async def running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+async def running(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> AsyncIterator[House]:
     house, drain = House(folder), trio.Event()
     monkeypatch.setattr(wiring, "Registry", house.opened)
     monkeypatch.setattr(systemd, "ready", house.ready)
@@ -100,7 +104,7 @@ async def running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         for origin in house.origins.values():
             origin.add_image("team/app", "1", layers=(LAYER,))
             await nursery.start(origin.serve)
-        house.write("one.test")
+        house.write("one.test", more=more)
         daemon = bind(app.main, load(house.file, {}), drain, hangups=house.hangups)
         async with trio.open_nursery() as around:
             house.bound = dict(await around.start(daemon))
@@ -309,6 +313,52 @@ async def test_whose_word_about_clients_counts_is_another_at_once(
         house.write("one.test")
         await house.reload()
         assert (await ask(house.address(), MANIFEST, headers=proxied)).status == 403
+
+
+def bucket(server: Seaweed, folder: Path) -> str:
+    (folder / "s3.ini").write_text(server.credentials)
+    return (
+        f'storage.blobs = "s3://{BUCKET}/{folder.name}"\nstorage.objects.endpoint = "{server.endpoint}"\n'
+        'storage.objects.region = "us-east-1"\nstorage.objects.credentials = { file = "s3.ini" }\n'
+    )
+
+
+REDIRECT = 'storage.objects.redirect = ["127.0.0.0/8"]\n'
+
+
+async def test_clients_are_redirected_to_the_bucket_at_once_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seaweed_server: Seaweed
+) -> None:
+    more = bucket(seaweed_server, tmp_path)
+    async with running(tmp_path, monkeypatch, more) as house:
+        assert (await house.ask(BLOB)).body == LAYER
+        house.write("one.test", more=more + REDIRECT)
+        await house.reload()
+        with trio.fail_after(10):  # it is still on its way up
+            while (await house.ask(BLOB)).status != 307:
+                await trio.sleep(0.05)
+        house.write("one.test", more=more)
+        await house.reload()
+        assert (await house.ask(BLOB)).status == 200
+
+
+async def test_a_bucket_that_nobody_can_be_redirected_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seaweed_server: Seaweed
+) -> None:
+    def useless(bucket: Bucket, *, presigned: bool) -> None:
+        if presigned:
+            raise StoreUnreachable("no presigned addresses")
+
+    more = bucket(seaweed_server, tmp_path)
+    async with running(tmp_path, monkeypatch, more) as house:
+        assert (await house.ask(BLOB)).body == LAYER
+        monkeypatch.setattr(probe, "prove", useless)
+        house.write("one.test", more=more + REDIRECT)
+        with structlog.testing.capture_logs() as told:
+            await house.reload()
+        problems = [line["problem"] for line in told if line["event"] == "configuration refused"]
+        assert problems == ["storage.objects.redirect: no presigned addresses"]
+        assert (await house.ask(BLOB)).status == 200
 
 
 def test_a_real_signal_and_what_the_service_manager_is_told(tmp_path: Path) -> None:
