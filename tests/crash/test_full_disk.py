@@ -6,6 +6,7 @@ tests/faults/test_full_disk.py has the disk that holds everything.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ import pytest
 from tests.crash.cycles import chosen_seed, wanted_cycles
 from tests.crash.scenes import SCENES, Scene, heal, staged, starve
 from tests.e2e.disks import fill_up, memory_disk
-from tests.faults.house import house
+from tests.faults.house import House, house
 
 EVERY = 1 if wanted_cycles(0) >= 100 else 20
 """All calls in a long run, else one in so many, from a random one on."""
@@ -51,19 +52,40 @@ async def test_one_of_two_disks_is_full(full: str, folder: Path) -> None:
         memory_disk(folder / "state" / "blobs", 8 * MIB) as blobs,
     ):
         async with house(folder, cache='budget = "100%"') as h:
-            old, new = (
-                h.image(name, random.Random(name).randbytes(MIB)) for name in ("library/a", "library/b")
-            )
-            await h.pull(old)
-            await h.quiet()
-            filler = fill_up({"blobs": blobs, "rows": rows}[full])
-            for _ in range(2):
-                await h.pull(new)
-                await h.pull(old)
-            await h.quiet()
-            filler.unlink()
-            await h.pull(new)
-            await h.quiet()
-            sent = h.asked("blob")
-            await h.pull(new)
-            assert h.asked("blob") == sent, "kept since there is room"
+            await _full_and_relieved(h, lambda: [fill_up({"blobs": blobs, "rows": rows}[full])])
+
+
+@pytest.mark.root
+async def test_disk_takes_no_more_files(folder: Path) -> None:
+    """It has room for bytes; what is there is served, and what is new."""
+    with memory_disk(folder / "state", 64 * MIB, files=100) as disk:
+        async with house(folder, cache='budget = "100%"') as h:
+            await _full_and_relieved(h, lambda: list(_use_up_files(disk)))
+
+
+def _use_up_files(disk: Path) -> Iterator[Path]:
+    for number in range(100):
+        try:
+            (disk / f"file{number}").touch()
+        except OSError:
+            return
+        yield disk / f"file{number}"
+    raise AssertionError("there is no end to the files it takes")
+
+
+async def _full_and_relieved(h: House, fill: Callable[[], list[Path]]) -> None:
+    old, new = (h.image(name, random.Random(name).randbytes(MIB)) for name in ("library/a", "library/b"))
+    await h.pull(old)
+    await h.quiet()
+    fillers = fill()
+    for _ in range(2):
+        await h.pull(new)
+        await h.pull(old)
+    await h.quiet()
+    for filler in fillers:
+        filler.unlink()
+    await h.pull(new)
+    await h.quiet()
+    sent = h.asked("blob")
+    await h.pull(new)
+    assert h.asked("blob") == sent, "kept since there is room"

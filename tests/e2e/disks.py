@@ -9,12 +9,14 @@ from pathlib import Path
 
 
 @contextmanager
-def memory_disk(point: Path, size: int) -> Iterator[Path]:
-    """A file system of at most `size` bytes at `point`, with all below it unmounted on the way out."""
+def memory_disk(point: Path, size: int, files: int = 0) -> Iterator[Path]:
+    """A file system of at most `size` bytes, and so many files (0: any number), at `point`.
+
+    All below it is unmounted on the way out.
+    """
     point.mkdir(parents=True)
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "cacheproxy-e2e", point], check=True, timeout=10
-    )
+    options = f"size={size},nr_inodes={files}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "cacheproxy-e2e", point], check=True, timeout=10)
     try:
         yield point
     finally:
