@@ -59,6 +59,7 @@ from cacheproxy.registry.space import Space
 from cacheproxy.reload import Current, Previews, Reload, Requests
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
+from cacheproxy.store.partial import KEPT
 from cacheproxy.store.proofs import Proofs
 from cacheproxy.store.records import Records
 from cacheproxy.store.removal import Removal
@@ -69,9 +70,6 @@ from cacheproxy.upstream.registry import Registry
 from cacheproxy.upstreams import open_upstreams
 
 log = structlog.get_logger()
-
-PARTIAL_KEPT = 7 * 86400.0
-"""Seconds that an unfinished download waits for the next request for it."""
 
 REAP_EVERY = 3600.0
 """Seconds between two looks for unfinished downloads that nobody came back for."""
@@ -375,7 +373,7 @@ async def _reap(stores: Stores, space: Space) -> None:
     while True:
         reaped: list[Digest] = []
         try:
-            reaped = await trio.to_thread.run_sync(stores.content.reap, PARTIAL_KEPT, time.time())
+            reaped = await trio.to_thread.run_sync(stores.content.reap, KEPT, time.time())
         except OSError as error:
             log.warning("unfinished downloads not looked through", error=str(error))
         for digest in reaped:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial as bind
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,6 +16,7 @@ from cacheproxy.registry.mending import mend
 from cacheproxy.registry.orphans import GRACE
 from cacheproxy.store.audit import Audit
 from cacheproxy.store.errors import InUse, StoreError
+from cacheproxy.store.listing import arriving
 from cacheproxy.store.records import Records
 from cacheproxy.store.running import Running
 
@@ -64,7 +66,8 @@ async def _examine(
         if repair:
             records = Records(await stack.enter_async_context(wiring.open_database(config.storage)))
         rows = await stack.enter_async_context(wiring.look_at_rows(config.storage))
-        audit = Audit(rows, listing, time.time() - GRACE, deep, progress=progress)
+        unfinished = bind(arriving, config.storage.partial)
+        audit = Audit(rows, listing, time.time() - GRACE, deep, unfinished, progress=progress)
         findings = []
         async for finding in audit.findings():
             repaired = records is not None and await mend(finding, records, listing)

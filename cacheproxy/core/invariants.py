@@ -21,7 +21,7 @@ no row names goes; a file in the trash goes."""
 NEXT_PULL = "--repair forgets the bytes: the next pull brings them again"
 SWEPT = "--repair removes it; so does a running daemon, in time"
 RECORD_AGAIN = "purge this image (cacheproxy purge): the next pull records it anew"
-REMOVE = "remove or keep that file, and run fsck --repair: the next pull brings the bytes again"
+SCRUB = "cacheproxy scrub IMAGE, with the daemon running: it puts the bytes aside and fetches them again"
 RESTORE = "stop the daemon, and restore the database from a backup, or start with an empty one"
 
 
@@ -88,16 +88,24 @@ def orphans(there: Iterable[Stored], named: Collection[str], before: float) -> I
             yield Finding("I8", said, found.location, SWEPT, "remove")
 
 
+def overdue(arriving: Iterable[tuple[str, float]], before: float) -> Iterator[Finding]:
+    """Unfinished downloads, by name and the time of their last byte."""
+    for name, touched in arriving:
+        if touched < before:
+            said = "an unfinished download that nobody came back for"
+            yield Finding("I7", said, name, "a running daemon removes it, hourly")
+
+
 def altered(row: StoredRow, hexdigest: str) -> Iterator[Finding]:
     """`hexdigest` is of the bytes that are there."""
     if hexdigest != Digest.parse(row.digest).hex:
         said = f"the bytes at {row.location} have another digest, {hexdigest}"
-        yield Finding("I2", said, row.digest, REMOVE)
+        yield Finding("I2", said, row.digest, SCRUB)
 
 
 def unreadable(row: StoredRow, error: str) -> Finding:
     said = f"the bytes at {row.location} cannot be read: {error}"
-    return Finding("I2", said, row.digest, f"look at the disk (dmesg, smartctl); then {REMOVE}")
+    return Finding("I2", said, row.digest, f"look at the disk (dmesg, smartctl); then {SCRUB}")
 
 
 def misread(

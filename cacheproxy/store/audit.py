@@ -19,6 +19,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.invariants import RESTORE, Finding, ImageRow, Remedy, StoredRow
 from cacheproxy.store.database import Row, Tx
 from cacheproxy.store.listing import SHARDS, Listing
+from cacheproxy.store.partial import KEPT
 
 T = TypeVar("T")
 
@@ -178,6 +179,8 @@ class Audit:
     """What is younger may still be under way; seconds since the epoch."""
     deep: bool
     """Hash all that is stored."""
+    arriving: Callable[[], list[tuple[str, float]]] = list
+    """Unfinished downloads, by name and the time of their last byte."""
     seen: Seen = field(default_factory=Seen)
     progress: Callable[[float], None] = lambda share: None
 
@@ -188,6 +191,8 @@ class Audit:
             yield Finding("I9", fault, "database", RESTORE)
         if faults:
             return
+        for finding in invariants.overdue(await trio.to_thread.run_sync(self.arriving), self.before - KEPT):
+            yield finding
         for part in (self._rules, self._manifests, self._blobs):
             async for finding in part():
                 yield finding

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from cacheproxy.core.invariants import Stored
 from cacheproxy.store import disk
 from cacheproxy.store.durable import remove
+from cacheproxy.store.partial import DATA
 
 if TYPE_CHECKING:
     from cacheproxy.store.bucket import Bucket
@@ -24,6 +25,17 @@ RANGE = 8 << 20
 _BYTES = [f"{byte:02x}" for byte in range(256)]
 SHARDS = tuple(f"{algorithm}/{byte}" for algorithm in ("sha256", "sha512") for byte in _BYTES)
 """Folders of blobs: what is looked through at a time, so that memory is bounded whatever is stored."""
+
+
+def arriving(folder: Path) -> list[tuple[str, float]]:
+    """Of the unfinished downloads below a DiskContent's folder the names, and when they were last written."""
+    found = []
+    with suppress(FileNotFoundError), os.scandir(folder / "partial") as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # its fill ended meanwhile
+                if entry.name.endswith(DATA):
+                    found.append((entry.name, entry.stat(follow_symlinks=False).st_mtime))
+    return found
 
 
 class Listing(Protocol):

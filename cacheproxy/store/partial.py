@@ -18,6 +18,9 @@ from cacheproxy.store.durable import FILE_MODE, lasting, remove, sync_file, sync
 IOV_MAX = 1024
 """Buffers that Linux takes in one writev."""
 
+KEPT = 7 * 86400.0
+"""Seconds that an unfinished download waits for the next request for it."""
+
 DATA, JOURNAL = ".part", ".journal"
 """How the two files of a partial blob end, behind `<algorithm>-<hex>`."""
 

@@ -143,6 +143,18 @@ async def test_old_files_without_a_row_are_removed_by_repair_only(folder: Path) 
         assert (orphan.exists(), layer.exists()) == (False, True)
 
 
+async def test_an_unfinished_download_past_its_time_is_a_finding(folder: Path) -> None:
+    async with hosts(folder) as house:
+        await pulled(house)
+        name = f"sha256-{'0' * 64}.part"
+        unfinished = house.state / "blobs" / "partial" / name
+        unfinished.touch()
+        assert (await told(house, code=0))["findings"] == []
+        os.utime(unfinished, (0, 0))
+        (finding,) = (await told(house, code=1))["findings"]
+        assert (finding["invariant"], finding["where"], finding["remedy"]) == ("I7", name, None)
+
+
 async def test_rows_in_postgresql_and_bytes_in_a_bucket(
     folder: Path, postgres_url: str, seaweed_server: Seaweed
 ) -> None:
