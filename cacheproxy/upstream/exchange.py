@@ -77,12 +77,12 @@ class Sender:
             response = await self._head(ask, deadline)
         except UpstreamError as error:
             if pace is not None:
-                pace.failed(error.cause, probe=probe)
+                pace.failed(ask.lane, error.cause, probe=probe)
             self._note_failure(ask, error, trio.current_time() - began)
             raise
         except BaseException:
             if pace is not None:
-                pace.left(probe=probe)
+                pace.left(ask.lane, probe=probe)
             raise
         if pace is not None:
             _tell(pace, ask.lane, response, probe=probe)
@@ -186,7 +186,7 @@ def _tell(pace: Pace, lane: Lane, response: httpx.Response, *, probe: bool) -> N
     """500 is a failure, but no reason to leave the host alone: registries say it of one damaged image, and
     whoever polls that one would keep everybody from all others."""
     if is_down(response.status_code) and response.status_code != 500:
-        pace.failed(Cause.SERVER, probe=probe)
+        pace.failed(lane, Cause.SERVER, probe=probe)
     else:
         throttled = response.status_code == 429
         pace.answered(lane, throttled=throttled, retry_after=retry_after(response) if throttled else None)

@@ -3,7 +3,9 @@
 Slots: blob transfers are counted per upstream; everything else has slots of its own, so that a manifest never
 waits for a layer. Nobody waits for a slot while holding one.
 Back-off: a 429 stops the lane it came on, for all requests; each of them fails at once, and is told how long.
-Breaker: a host that only fails is left alone for a while, then tried with one request.
+Breaker: a host that only fails is left alone for a while, then tried with one request. One that cannot be
+reached is left alone for all requests, one that answers with failures for those of the lane: registries keep
+blobs elsewhere than manifests, and one store's trouble is not the other's.
 """
 
 from __future__ import annotations
@@ -149,6 +151,10 @@ class Breaker:
     """None: closed."""
     probing: bool = False
 
+    @property
+    def is_open(self) -> bool:
+        return self.open_until is not None
+
     def lets_pass(self, now: float) -> bool:
         return self.open_until is None or (now >= self.open_until and not self.probing)
 
@@ -188,13 +194,14 @@ class Pace:
         self._upstream = upstream
         self._host = host
         self._backoffs = dict.fromkeys(Lane, Backoff())
-        self._breaker = Breaker()
+        self._breakers = dict.fromkeys(Lane, Breaker())
         self._answered: float | None = None
 
     @property
     def health(self) -> Health:
         ago = None if self._answered is None else trio.current_time() - self._answered
-        return Health(self._host, self._breaker.open_until is not None, self._breaker.because, ago)
+        worst = max(self._breakers.values(), key=lambda breaker: (breaker.is_open, breaker.failures))
+        return Health(self._host, worst.is_open, worst.because, ago)
 
     def enter(self, lane: Lane) -> bool:
         """Before a request. Returns whether it is the breaker's probe, to be handed back at its end.
@@ -206,43 +213,44 @@ class Pace:
         if wait > 0:
             what = f"asked for a pause (429) that lasts another {math.ceil(wait)} s"
             raise UpstreamError(Cause.THROTTLED, what, self._upstream, status=429, retry_after=wait)
-        if not self._breaker.lets_pass(now):
-            raise self._refusal(now)
-        self._breaker = self._breaker.entered()
-        return self._breaker.probing
+        if not self._breakers[lane].lets_pass(now):
+            raise self._refusal(self._breakers[lane], now)
+        self._breakers[lane] = self._breakers[lane].entered()
+        return self._breakers[lane].probing
 
     def answered(self, lane: Lane, *, throttled: bool = False, retry_after: float | None = None) -> None:
         """It answered. `throttled`: with a 429."""
         backoff = self._backoffs[lane]
         self._answered = now = trio.current_time()
         self._backoffs[lane] = backoff.throttled(retry_after, now) if throttled else backoff.passed(now)
-        self._move(Breaker())
+        reached = (one for one, breaker in self._breakers.items() if breaker.because is not Cause.SERVER)
+        self._move(dict.fromkeys((lane, *reached), Breaker()))
 
-    def failed(self, cause: Cause, *, probe: bool) -> None:
-        if cause in FAILING:
-            self._move(self._breaker.failed(cause, trio.current_time(), probe=probe))
-        else:
-            self.left(probe=probe)
+    def failed(self, lane: Lane, cause: Cause, *, probe: bool) -> None:
+        if cause not in FAILING:
+            self.left(lane, probe=probe)
+            return
+        now, lanes = trio.current_time(), (lane,) if cause is Cause.SERVER else tuple(Lane)
+        self._move({at: self._breakers[at].failed(cause, now, probe=probe and at is lane) for at in lanes})
 
-    def left(self, *, probe: bool) -> None:
-        self._breaker = self._breaker.left(probe=probe)
+    def left(self, lane: Lane, *, probe: bool) -> None:
+        self._breakers[lane] = self._breakers[lane].left(probe=probe)
 
     def retire(self) -> None:
         """Nobody asks this host any more: it is no longer among those left alone."""
-        if self._breaker.open_until is not None:
+        if self.health.open:
             metrics.BREAKER_OPEN.labels(self._upstream).dec()
-            self._breaker = Breaker()
+        self._breakers = dict.fromkeys(Lane, Breaker())
 
-    def _move(self, breaker: Breaker) -> None:
-        was_open, is_open = self._breaker.open_until is not None, breaker.open_until is not None
-        self._breaker = breaker
-        if is_open != was_open:
-            metrics.BREAKER_OPEN.labels(self._upstream).inc(1 if is_open else -1)
-            what = "upstream left alone" if is_open else "upstream is back"
-            log.warning(what, upstream=self._upstream, host=self._host, cause=breaker.because)
+    def _move(self, breakers: Mapping[Lane, Breaker]) -> None:
+        before, self._breakers = self.health, {**self._breakers, **breakers}
+        after = self.health
+        if after.open != before.open:
+            metrics.BREAKER_OPEN.labels(self._upstream).inc(1 if after.open else -1)
+            what = "upstream left alone" if after.open else "upstream is back"
+            log.warning(what, upstream=self._upstream, host=self._host, cause=after.because)
 
-    def _refusal(self, now: float) -> UpstreamError:
-        breaker = self._breaker
+    def _refusal(self, breaker: Breaker, now: float) -> UpstreamError:
         wait = max((breaker.open_until or now) - now, 1.0)
         what = f"is left alone for {math.ceil(wait)} s after {breaker.failures} failures in a row"
         return UpstreamError(Cause.BREAKER, what, self._upstream, retry_after=wait, because=breaker.because)

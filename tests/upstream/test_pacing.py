@@ -174,7 +174,7 @@ def test_breaker_never_keeps_everybody_away_for_longer_than_its_time(script: lis
 
 def fail(pace: Pace, cause: Cause = Cause.CONNECT, times: int = FAILURES) -> None:
     for _ in range(times):
-        pace.failed(cause, probe=pace.enter(Lane.CONTROL))
+        pace.failed(Lane.CONTROL, cause, probe=pace.enter(Lane.CONTROL))
 
 
 async def test_throttled_lane_fails_at_once_and_says_how_long(mock_clock: MockClock) -> None:
@@ -218,6 +218,39 @@ async def test_any_answer_in_between_starts_the_count_anew() -> None:
     assert pace.enter(Lane.CONTROL) is False
 
 
+@pytest.mark.parametrize(("ill", "well"), [(Lane.BLOB, Lane.CONTROL), (Lane.CONTROL, Lane.BLOB)])
+async def test_host_that_answers_one_lane_with_failures_is_left_alone_for_that_one(
+    mock_clock: MockClock, ill: Lane, well: Lane
+) -> None:
+    pace = Pace("hub", "h")
+    for _ in range(FAILURES):
+        pace.failed(ill, Cause.SERVER, probe=pace.enter(ill))
+        assert pace.enter(well) is False
+        pace.answered(well)
+    with pytest.raises(UpstreamError, match="left alone"):
+        pace.enter(ill)
+    assert pace.health[1:3] == (True, Cause.SERVER)
+    mock_clock.jump(OPEN_SECONDS)
+    assert pace.enter(ill) is True
+    pace.answered(ill)
+    assert pace.health[1:3] == (False, None)
+
+
+@pytest.mark.parametrize("cause", [Cause.CONNECT, Cause.DNS, Cause.TLS, Cause.TIMEOUT])
+async def test_host_that_cannot_be_reached_is_left_alone_for_all_until_it_answers(
+    mock_clock: MockClock, cause: Cause
+) -> None:
+    pace = Pace("hub", "h")
+    fail(pace, cause)
+    for lane in Lane:
+        with pytest.raises(UpstreamError, match="left alone"):
+            pace.enter(lane)
+    mock_clock.jump(OPEN_SECONDS)
+    assert pace.enter(Lane.BLOB) is True
+    pace.answered(Lane.BLOB)
+    assert pace.enter(Lane.CONTROL) is False
+
+
 @pytest.mark.parametrize("cause", [Cause.AUTH, Cause.MISSING, Cause.GATE, Cause.PROTOCOL])
 async def test_refusals_are_no_failures(cause: Cause) -> None:
     pace = Pace("hub", "h")
@@ -244,7 +277,7 @@ async def test_an_upstream_that_is_not_asked_any_more_is_not_left_alone_either(
     paces = Paces("retired")
     pace = paces.of(httpx.URL("https://retired.example"))
     while not pace.health.open:
-        pace.failed(Cause.SERVER, probe=False)
+        pace.failed(Lane.CONTROL, Cause.SERVER, probe=False)
     labels = {"upstream": "retired"}
     assert REGISTRY.get_sample_value("cacheproxy_upstream_breaker_open", labels) == 1
     paces.retire()
