@@ -30,6 +30,8 @@ class Found:
     orphans: set[str] = field(default_factory=set)
     """Stored files that neither a row nor the trash names: swept when they are old."""
     trash: set[str] = field(default_factory=set)
+    damaged: set[str] = field(default_factory=set)
+    """Places that the quarantine names, whether their files were moved there yet or not."""
 
 
 PREFIX = "docker-hub/"
@@ -79,21 +81,23 @@ def _rows(database: apsw.Connection, found: Found) -> None:
         found.linked.add((repository.removeprefix(PREFIX), digest))
     stored = "SELECT digest, location, size FROM blob WHERE generation > 0"
     found.stored = {digest: (location, size) for digest, location, size in database.execute(stored)}
+    found.damaged = {path for (path,) in database.execute("SELECT location FROM quarantine")}
     found.trash = {path for (path,) in database.execute("SELECT path FROM trash")}
 
 
 def _files(root: Path, found: Found) -> None:
     files = {str(path.relative_to(root)): path.read_bytes() for path in (root / "blobs").rglob("*.*")}
     for location, data in files.items():
-        named = "sha256:" + Path(location).name.partition(".")[0]
-        if _digest(data) != named and location not in found.trash:
+        digest = "sha256:" + Path(location).name.partition(".")[0]
+        if _digest(data) != digest and location not in found.trash | found.damaged:
             found.wrong.append(f"file {location}: {len(data)} bytes that are not its name's")
     for digest, (location, size) in found.stored.items():
         if location not in files:
             found.wrong.append(f"blob {digest} is recorded at {location}, where nothing is")
         elif len(files[location]) != size or digest[7:] not in location:
             found.wrong.append(f"blob {digest} is recorded with {size} bytes at {location}, which is another")
-    found.orphans = files.keys() - {location for location, _ in found.stored.values()} - found.trash
+    named = {location for location, _ in found.stored.values()} | found.trash | found.damaged
+    found.orphans = files.keys() - named
 
 
 def _partials(folder: Path, blobs: Mapping[str, bytes], found: Found) -> None:

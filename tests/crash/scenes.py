@@ -114,8 +114,8 @@ class Scene:
     budget: str = "100MiB"
     stays: tuple[str, ...] = ()
     """Repositories that lose nothing whatever happens."""
-    lacks: bool = False
-    """A recorded file is not there, until the story mends it."""
+    mends: bool = False
+    """Something is wrong with a layer of "library/other", until the story mends it."""
 
 
 async def _pull_one(stage: Stage, daemon: Daemon) -> None:
@@ -157,6 +157,12 @@ def _forget_file(stage: Stage) -> None:
     stage.file(stage.image("library/other")).unlink()
 
 
+def _damage_file(stage: Stage) -> None:
+    """Seen when it is opened, and put into quarantine."""
+    file = stage.file(stage.image("library/other"))
+    os.truncate(file, file.stat().st_size - 1)
+
+
 def _leave_trash(stage: Stage) -> None:
     """As a kill in the middle of an eviction does."""
     file = stage.file(stage.image("library/other"))
@@ -175,7 +181,8 @@ SCENES = (
     # G1 to G4; and C1 to C4 behind them.
     Scene("eviction", _pull_other, None, _pull_one, budget="2MiB"),
     Scene("purge", _pull_other, None, _purge_other),
-    Scene("lost file", _pull_other, _forget_file, _pull_other, lacks=True),
+    Scene("lost file", _pull_other, _forget_file, _pull_other, mends=True),
+    Scene("damaged file", _pull_other, _damage_file, _pull_other, mends=True),
     Scene("resumed pull", _leave_unfinished, None, _pull_one),
     Scene("trash at the start", _pull_other, _leave_trash, _nothing, stays=("library/other",)),
 )
@@ -200,9 +207,10 @@ async def staged(folder: Path, scene: Scene) -> AsyncIterator[Stage]:
         nursery.cancel_scope.cancel()
 
 
-def wrong(found: Found, scene: Scene) -> list[str]:
+def wrong(stage: Stage, scene: Scene, found: Found) -> list[str]:
     """But for what the scene began with."""
-    return [said for said in found.wrong if not (scene.lacks and said.endswith("where nothing is"))]
+    before = stage.image("library/other").blobs[-1].removeprefix("sha256:")
+    return [said for said in found.wrong if not (scene.mends and before in said)]
 
 
 def from_the_start(stage: Stage) -> None:
@@ -245,7 +253,7 @@ async def starve(stage: Stage, scene: Scene, number: int) -> bool:
         if not re.search("space|room", str(group.exceptions)):
             raise
         was_full = True
-    assert wrong(stage.look(), scene) == []
+    assert wrong(stage, scene, stage.look()) == []
     return was_full
 
 

@@ -36,7 +36,7 @@ async def test_death_at_any_storage_call(scene: Scene, folder: Path) -> None:
 
 def _judge(stage: Stage, scene: Scene) -> None:
     found = stage.look()
-    assert wrong(found, scene) == []
+    assert wrong(stage, scene, found) == []
     images = {digest for _, digest in found.images}
     assert stage.told - {"purge"} <= images, "told, and gone"
     if "purge" in stage.told:
