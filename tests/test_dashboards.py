@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
-import cacheproxy.app  # noqa: F401 - brings every metric of the daemon
+import cacheproxy.app  # brings every metric of the daemon
+import cacheproxy.tracing.outbox  # noqa: F401 - but those of the extra
 
 CONFIG = Path(__file__).parent.parent / "config"
 DASHBOARD, ALERTS = CONFIG / "grafana" / "cacheproxy.json", CONFIG / "prometheus" / "alerts.yml"
