@@ -21,10 +21,9 @@ import structlog
 import trio
 from prometheus_client import disable_created_metrics
 
-from cacheproxy import hangup, readiness, request_log, systemd, wiring
+from cacheproxy import hangup, hosting, readiness, request_log, systemd, wiring
 from cacheproxy import log as logging
 from cacheproxy.api.admin import AdminDoor
-from cacheproxy.api.callers import Callers
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
 from cacheproxy.api.meter import Meter
@@ -32,13 +31,13 @@ from cacheproxy.api.operations import OperatorDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.config import Config
 from cacheproxy.core.digest import Digest
-from cacheproxy.core.rights import Rules
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.listeners import Passed, describe, open_listeners
 from cacheproxy.edge.message import Application, Exchange, Log
 from cacheproxy.edge.server import serve
 from cacheproxy.entrance import Entrance
 from cacheproxy.registry import orphans
+from cacheproxy.registry.accounts import Accounts
 from cacheproxy.registry.blobs import Blobs, DiskShelf
 from cacheproxy.registry.condition import Watch
 from cacheproxy.registry.eviction import Eviction
@@ -50,6 +49,7 @@ from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing
 from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.prefetch import Prefetch
+from cacheproxy.registry.push import Push
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.recovery import recover
@@ -157,7 +157,9 @@ async def main(
         lasting = _lasting(config, stores, space, recency, eviction, background, via)
         if stores.unclean:
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
-        doors = _doors(config, lasting, await upstreams.open(config.upstreams))
+        background.start_soon(lasting.push.expire)
+        accounts = await hosting.accounts(config.accounts)
+        doors = _doors(config, lasting, await upstreams.open(config.upstreams), accounts)
         lasting.scrub.refetch = doors.refetch
         background.start_soon(lasting.scrub.run)
         clients, commands = Current(doors.clients), Current(doors.commands)
@@ -167,7 +169,8 @@ async def main(
             nonlocal doors, config
             enter = await entrance.prepare(new.server)
             await wiring.prove_redirects(config.storage, new.storage)
-            doors = _doors(new, lasting, await upstreams.open(new.upstreams), doors.prefetch)
+            accounts = await hosting.accounts(new.accounts)
+            doors = _doors(new, lasting, await upstreams.open(new.upstreams), accounts, doors.prefetch)
             # From here on nothing waits: no request sees one half of it.
             clients.door, commands.door = doors.clients, doors.commands
             _limit(new, lasting, doors)
@@ -229,6 +232,7 @@ class Lasting:
     quarantine: Quarantine
     scrub: Scrub
     fills: Fills
+    push: Push
     ready: ReadyAnswers
     background: trio.Nursery
     via: str
@@ -251,8 +255,11 @@ def _lasting(
     rules = wiring.scrub_rules(config.cache, config.storage)
     shared = isinstance(config.storage.database, str)
     scrub = Scrub(proofs, stores.content, quarantine, rules, now, shared=shared)
+    push = hosting.push(stores.database, stores.content, now)
     ready = ReadyAnswers()
-    return Lasting(stores, space, recency, eviction, quarantine, scrub, fills, ready, background, via, now())
+    return Lasting(
+        stores, space, recency, eviction, quarantine, scrub, fills, push, ready, background, via, now()
+    )
 
 
 def _limit(config: Config, lasting: Lasting, doors: Doors) -> None:
@@ -274,7 +281,11 @@ class Doors(NamedTuple):
 
 
 def _doors(
-    config: Config, lasting: Lasting, registries: Mapping[str, Registry], before: Prefetch | None = None
+    config: Config,
+    lasting: Lasting,
+    registries: Mapping[str, Registry],
+    accounts: Accounts,
+    before: Prefetch | None = None,
 ) -> Doors:
     stores, space, fills, background = lasting.stores, lasting.space, lasting.fills, lasting.background
     records, missing, clock = stores.records, Missing(stores.scratch), time.time
@@ -294,9 +305,10 @@ def _doors(
     )
     listings = Listings(records, stores.scratch, Flights(background), origins, clock)
     distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)
-    routes, access = wiring.routes(config), wiring.access(config.access)
-    callers = Callers(access, Rules(()), None, config.server.external_url, clock)
-    clients = Door(routes, callers, distribution, None, lasting.ready, lasting.via)
+    routes = wiring.routes(config)
+    hosted = hosting.hosted(config, stores, lasting.push, lasting.quarantine, lasting.ready, routes, clock)
+    callers = hosting.callers(config, accounts, clock)
+    clients = Door(routes, callers, distribution, hosted, lasting.ready, lasting.via)
     watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
     inventory = Inventory(records, Survey(stores.database), fills, origins, wiring.keep(config.upstreams))
     trash = lasting.eviction.trash

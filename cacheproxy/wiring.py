@@ -198,7 +198,7 @@ async def _bucket(url: c.BucketURL, section: c.Objects) -> Bucket:
     settings: dict[str, str] = {}
     if section.credentials is not None:
         try:
-            settings |= bucketkeys.parse(url.scheme, await read_secret(_secret(section.credentials)))
+            settings |= bucketkeys.parse(url.scheme, await read_secret(secret(section.credentials)))
         except CredentialsFailed as error:
             raise CannotStart(f"storage.objects.credentials: {error}") from error
         except bucketkeys.BadKeys as error:
@@ -318,13 +318,13 @@ async def server_certificate(section: c.ServerCertificate | None) -> Certificate
     """What clients are shown. Raises CannotStart."""
     if section is None:
         return None
-    secret = None if section.key is None else _secret(section.key)
+    where = None if section.key is None else secret(section.key)
 
     async def read_key() -> bytes:
-        if secret is None:
+        if where is None:
             return b""
         try:
-            return (await read_secret(secret)).encode()
+            return (await read_secret(where)).encode()
         except CredentialsFailed as error:
             raise CertificateError(f"its key: {error}") from error
 
@@ -338,7 +338,7 @@ async def server_certificate(section: c.ServerCertificate | None) -> Certificate
 def _certificate(section: c.ClientCertificate | None) -> s.ClientCertificate | None:
     if section is None:
         return None
-    return s.ClientCertificate(section.certificate, None if section.key is None else _secret(section.key))
+    return s.ClientCertificate(section.certificate, None if section.key is None else secret(section.key))
 
 
 def _login(section: c.Credentials) -> s.CredentialSource:
@@ -348,10 +348,10 @@ def _login(section: c.Credentials) -> s.CredentialSource:
         return s.LoginHelper(section.helper)
     assert section.username is not None
     assert section.password is not None
-    return s.FixedLogin(section.username, _secret(section.password))
+    return s.FixedLogin(section.username, secret(section.password))
 
 
-def _secret(section: c.Secret) -> s.Secret:
+def secret(section: c.Secret) -> s.Secret:
     if section.file is not None:
         return s.FileSecret(section.file)
     if section.credential is not None:

@@ -9,13 +9,14 @@ import pytest
 from pydantic import BaseModel
 
 from cacheproxy.config import TABLES, load
+from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.messages import key_names, tables_in
 from cacheproxy.config.sections import Access, Cache, Log, Server, Storage, Traces, Upstream
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "cacheproxy.toml"
 
-MODELS = (Server, Log, Traces, Storage, Cache, Upstream, Access)
+MODELS = (Server, Log, Traces, Storage, Cache, Upstream, Access, Account, Grant, Template)
 
 
 def uncommented() -> str:
@@ -37,10 +38,19 @@ def test_the_example_file_is_the_default() -> None:
     assert example.cache == default.cache
     assert example.access == default.access
     assert example.upstreams == default.upstreams
+    assert (example.accounts, example.grants, example.templates) == ((), (), ())
 
 
 def test_what_the_example_file_shows_commented_out_is_valid(tmp_path: Path) -> None:
-    for name in ("docker-hub.password", "corp-ca.pem", "us.crt", "tls.crt", "tls.key", "s3.ini"):
+    for name in (
+        "builder.secret",
+        "docker-hub.password",
+        "corp-ca.pem",
+        "us.crt",
+        "tls.crt",
+        "tls.key",
+        "s3.ini",
+    ):
         (tmp_path / name).touch()
     (tmp_path / "c.toml").write_text(uncommented())
     config = load(tmp_path / "c.toml", {})

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from cacheproxy.config.checks import Declared, conflicts
+from cacheproxy.config.checks import Declared, conflicts, doubles
 from cacheproxy.config.files import ConfigError, Document, read
+from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.messages import message, unknown_key
 from cacheproxy.config.presets import DEFAULT, PRESETS
 from cacheproxy.config.sections import (
@@ -35,12 +36,14 @@ from cacheproxy.config.values import BucketURL, Surroundings
 
 __all__ = [
     "Access",
+    "Account",
     "BucketURL",
     "Cache",
     "ClientCertificate",
     "Config",
     "ConfigError",
     "Credentials",
+    "Grant",
     "Log",
     "Objects",
     "Scrub",
@@ -48,6 +51,7 @@ __all__ = [
     "Server",
     "ServerCertificate",
     "Storage",
+    "Template",
     "Traces",
     "Upstream",
     "load",
@@ -55,7 +59,7 @@ __all__ = [
 
 S = TypeVar("S", bound=Section)
 
-TABLES = ("server", "log", "traces", "storage", "cache", "upstream", "access")
+TABLES = ("server", "log", "traces", "storage", "cache", "upstream", "access", "account", "grant", "template")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ class Config:
     upstreams: tuple[Upstream, ...]
     """In the order of declaration, which decides between several for one registry. Never empty."""
     access: Access
+    accounts: tuple[Account, ...]
+    grants: tuple[Grant, ...]
+    templates: tuple[Template, ...]
 
     @property
     def admin_socket(self) -> Path:
@@ -91,7 +98,10 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     cache = _section(document, "cache", Cache, around)
     access = _section(document, "access", Access, around)
     declared = _upstreams(document, around)
-    for conflict in conflicts(server, declared):
+    accounts = _array(document, "account", Account, around)
+    grants = _array(document, "grant", Grant, around)
+    templates = _array(document, "template", Template, around)
+    for conflict in (*conflicts(server, declared), *doubles(accounts, templates)):
         document.problem(conflict.key, conflict.text.format(other=document.place(conflict.other)))
     if document.problems:
         raise ConfigError(sorted(document.problems, key=document.order))
@@ -102,8 +112,19 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     assert storage is not None
     assert cache is not None
     assert access is not None
+    upstreams = tuple(upstream for _, upstream in declared)
     return Config(
-        path, server, log, traces, storage, cache, tuple(upstream for _, upstream in declared), access
+        path,
+        server,
+        log,
+        traces,
+        storage,
+        cache,
+        upstreams,
+        access,
+        tuple(account for _, account in accounts),
+        tuple(grant for _, grant in grants),
+        tuple(template for _, template in templates),
     )
 
 
@@ -113,17 +134,29 @@ def _section(document: Document, name: str, kind: type[S], around: Surroundings)
 
 def _upstreams(document: Document, around: Surroundings) -> list[Declared]:
     """The declared ones; where none is declared, the presets."""
-    tables = document.values.get("upstream", ())
+    if document.values.get("upstream", ()) == ():
+        presets = tuple({"registry": name, "default": name == DEFAULT} for name in PRESETS)
+        return _valid(document, "upstream", presets, Upstream, around)
+    return _array(document, "upstream", Upstream, around)
+
+
+def _array(document: Document, name: str, kind: type[S], around: Surroundings) -> list[tuple[int, S]]:
+    """The tables of an array, each with its number in the file, as far as they are valid."""
+    tables = document.values.get(name, ())
     if not isinstance(tables, tuple):
-        document.problem(("upstream",), "must be an array of tables; write [[upstream]] with two brackets")
+        document.problem((name,), f"must be an array of tables; write [[{name}]] with two brackets")
         return []
-    if not tables:
-        tables = tuple({"registry": name, "default": name == DEFAULT} for name in PRESETS)
-    valid = (
-        (number, _validated(document, ("upstream", number), table, Upstream, around))
+    return _valid(document, name, tables, kind, around)
+
+
+def _valid(
+    document: Document, name: str, tables: tuple[object, ...], kind: type[S], around: Surroundings
+) -> list[tuple[int, S]]:
+    judged = (
+        (number, _validated(document, (name, number), table, kind, around))
         for number, table in enumerate(tables)
     )
-    return [(number, upstream) for number, upstream in valid if upstream is not None]
+    return [(number, section) for number, section in judged if section is not None]
 
 
 def _validated(document: Document, key: Key, table: object, kind: type[S], around: Surroundings) -> S | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LIVE: tuple[Key, ...] = (
     *(("server", "external_url"), ("server", "trusted_proxies"), ("server", "tls")),
     ("storage", "objects", "redirect"),
-    *(("log",), ("cache",), ("access",), ("upstream",)),
+    *(("log",), ("cache",), ("access",), ("upstream",), ("account",), ("grant",), ("template",)),
 )
 """What SIGHUP applies. All else is held by what was opened at the start."""
 
@@ -99,6 +99,12 @@ def _flat(config: Config) -> dict[Key, str]:
             found.update(_leaves((field.name,), words(table)))
     for upstream in config.upstreams:
         found.update(_leaves(("upstream", _name(upstream)), words(upstream)))
+    for account in config.accounts:
+        found.update(_leaves(("account", account.name), words(account)))
+    for number, grant in enumerate(config.grants, 1):
+        found.update(_leaves(("grant", str(number)), words(grant)))
+    for template in config.templates:
+        found.update(_leaves(("template", template.prefix), words(template)))
     return found
 
 

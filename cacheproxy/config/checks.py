@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+from cacheproxy.config.hosting import Account, Template
 from cacheproxy.config.sections import Server, Upstream
 from cacheproxy.config.toml_lines import Key
 
@@ -34,6 +35,26 @@ def conflicts(server: Server | None, upstreams: Sequence[Declared]) -> Iterator[
         yield from _prefixes(former, latter)
     for declared in upstreams:
         yield from _own_prefix(declared)
+
+
+def doubles(
+    accounts: Sequence[tuple[int, Account]], templates: Sequence[tuple[int, Template]]
+) -> Iterator[Conflict]:
+    """Names that are given twice."""
+    named = [
+        *(("account", number, "name", account.name) for number, account in accounts),
+        *(
+            ("template", number, "prefix", f"{template.prefix} for {birth}")
+            for number, template in templates
+            for birth in template.applied_for
+        ),
+    ]
+    seen: dict[tuple[str, str], Key] = {}
+    for table, number, key, name in named:
+        if (table, name) in seen:
+            text = f'"{name}" is declared at {{other}} already; keep one of the two'
+            yield Conflict((table, number, key), text, seen[table, name])
+        seen.setdefault((table, name), (table, number, key))
 
 
 def _listeners(server: Server) -> Iterator[Conflict]:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from cacheproxy.config import values
+from cacheproxy.config.hosting import Mutability, Template
 from cacheproxy.config.sections import STALE_CAUSES, Cache, Section, StaleIfError, Storage, Traces
 from cacheproxy.config.values import Amount
 from cacheproxy.core.patterns import Patterns
@@ -44,6 +45,12 @@ def size(count: float) -> str:
 def share(part: float) -> str:
     """As "50%"; what is never reached is "never"."""
     return "never" if part == math.inf else f"{part * 100:g}%"
+
+
+def mutability(of_tags: Mutability) -> Any:
+    """As "immutable", or { immutable_except = [...] }."""
+    word = "immutable" if of_tags.immutable else "mutable"
+    return {f"{word}_except": list(of_tags.other)} if of_tags.other else word
 
 
 def _largest(amount: float, units: dict[str, float]) -> str:
@@ -87,6 +94,15 @@ _FIELDS: dict[tuple[type[Section], str], Kind] = {
         {"const": "never"}, lambda parallel: "never" if parallel is None else words(parallel), beside=True
     ),
     (Traces, "sample"): Kind(_text("1%", pattern=rf"{_NUMBER}%$"), share),
+    (Template, "tag_mutability"): Kind(
+        {
+            "anyOf": [
+                {"enum": ["mutable", "immutable"]},
+                {"type": "object", "examples": [{"immutable_except": ["latest", "dev-*"]}]},
+            ]
+        },
+        mutability,
+    ),
     (StaleIfError, "causes"): Kind({"type": "array", "items": {"enum": sorted(map(str, STALE_CAUSES))}}),
 }
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
+from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.kinds import KINDS, Schema, words
 from cacheproxy.config.messages import key_names
 from cacheproxy.config.sections import Access, Cache, Log, Section, Server, Storage, Traces, Upstream
@@ -27,7 +28,11 @@ TABLES: dict[str, type[Section]] = {
     "cache": Cache,
     "upstream": Upstream,
     "access": Access,
+    "account": Account,
+    "grant": Grant,
+    "template": Template,
 }
+ARRAYS = ("upstream", "account", "grant", "template")
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -40,7 +45,7 @@ def schema() -> Schema:
     properties: Schema = {"include": included}
     for name, table in TABLES.items():
         one = {"$ref": f"#/$defs/{table.__name__}"}
-        properties[name] = {"type": "array", "items": one} if table is Upstream else one
+        properties[name] = {"type": "array", "items": one} if name in ARRAYS else one
     return {
         "$schema": DIALECT,
         "title": "cacheproxy's configuration",

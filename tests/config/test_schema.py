@@ -54,6 +54,7 @@ CHECKS: dict[str, Any] = {
     "const": lambda value, one: value == one,
     "pattern": lambda value, text: re.search(text, value) is not None,
     "minLength": lambda value, least: len(value) >= least,
+    "maxLength": lambda value, most: len(value) <= most,
     "minItems": lambda value, least: len(value) >= least,
     "minimum": lambda value, least: value >= least,
     "maximum": lambda value, most: value <= most,
@@ -99,7 +100,7 @@ def test_defaults_are_valid_themselves() -> None:
     wrong = [
         f"{name}.{key}"
         for name, table in SCHEMA["$defs"].items()
-        for key, field in table["properties"].items()
+        for key, field in table.get("properties", {}).items()
         if "default" in field and list(faults(field["default"], field))
     ]
     assert wrong == []

@@ -1,0 +1,105 @@
+"""What can be configured of hosted repositories: who may do what in them, and how they are born."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from cacheproxy.config.sections import Secret, Section, written
+from cacheproxy.config.values import PatternList, Size
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.name import parse_repository
+from cacheproxy.core.patterns import Patterns
+from cacheproxy.core.rights import ANONYMOUS
+from cacheproxy.core.templates import ROOT
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$"
+"""Of accounts and groups: no ":", which ends the name in Basic credentials (RFC 7617)."""
+
+RightName = Literal["pull", "push", "delete", "list", "create", "admin"]
+"""core.rights.Right, as it is written."""
+
+_WORD = re.compile(r"(?:user|group):[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}|\*|[a-z]+:[^\s]{1,255}")
+
+
+class Account(Section):
+    """A robot, or a person; in grants it is "user:NAME"."""
+
+    name: str = Field(pattern=NAME)
+    secret: Secret
+    """What it proves itself with, wherever a password is asked for."""
+    groups: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
+
+
+def _word(text: str) -> str:
+    if text == ANONYMOUS:
+        raise ValueError("is nobody's name; who gives none is let in by access.anonymous_pull")
+    if _WORD.fullmatch(text) is None:
+        raise ValueError(
+            'is nobody\'s name; write "user:NAME", "group:NAME", or "*" for everyone who has one'
+        )
+    return text
+
+
+class Grant(Section):
+    """Rights for repositories. What one grant denies, no other allows."""
+
+    to: tuple[Annotated[str, AfterValidator(_word)], ...] = Field(min_length=1)
+    allow: tuple[RightName, ...] = ()
+    deny: tuple[RightName, ...] = ()
+    repositories: PatternList = Patterns(("**",))
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.allow) == bool(self.deny):
+            raise ValueError("needs either allow or deny, and some rights there")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Mutability:
+    immutable: bool = False
+    other: tuple[str, ...] = ()
+    """Patterns of tags for which the opposite holds."""
+
+
+_EXCEPTIONS = {"immutable_except": True, "mutable_except": False}
+
+
+def _mutability(value: object) -> Mutability:
+    if isinstance(value, Mutability):
+        return value
+    if value in ("mutable", "immutable"):
+        return Mutability(value == "immutable")
+    if isinstance(value, dict) and len(value) == 1:
+        ((key, patterns),) = value.items()
+        if key in _EXCEPTIONS and isinstance(patterns, list | tuple) and patterns:
+            return Mutability(_EXCEPTIONS[key], Patterns(patterns).texts)
+    raise ValueError('is "mutable", "immutable", or { immutable_except = ["latest", "dev-*"] }')
+
+
+def _covered(text: str) -> str:
+    if text == ROOT:
+        return text
+    try:
+        return parse_repository(text)
+    except OCIError:
+        raise ValueError('is not the beginning of a name; write "team", "team/ci" or "ROOT"') from None
+
+
+class Template(Section):
+    """How a repository is born that nobody created by name."""
+
+    prefix: Annotated[str, AfterValidator(_covered)]
+    """Whole segments; the longest one wins. "ROOT" covers what no other does."""
+    applied_for: tuple[Literal["create-on-push"], ...] = Field(min_length=1)
+    tag_mutability: Annotated[Mutability, BeforeValidator(_mutability)] = written("mutable")
+    quota: Size | None = None
+    """Bytes of all blobs in the repository; None: as many as there is room for."""
+    quota_images: int | None = Field(default=None, ge=1)
+    sparse_indexes: bool = True
+    """An index may name images that are not here."""
+    description: str = Field(default="", max_length=256)

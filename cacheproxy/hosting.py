@@ -1,0 +1,138 @@
+"""The hosted side of the tree, put together from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from cacheproxy import config as c
+from cacheproxy import wiring
+from cacheproxy.api.answers import BlobAnswers
+from cacheproxy.api.callers import Authenticator, Callers
+from cacheproxy.api.credentials import Credentials
+from cacheproxy.api.hosting import Hosted
+from cacheproxy.api.ready import ReadyAnswers
+from cacheproxy.api.uploads import Uploads
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.rights import Right, Rule, Rules
+from cacheproxy.core.routing import Bare, Routes
+from cacheproxy.core.settings import Settings
+from cacheproxy.core.templates import Birth, Template, Templates
+from cacheproxy.edge.message import Request
+from cacheproxy.registry.accounts import Account, Accounts
+from cacheproxy.registry.blobs import Address
+from cacheproxy.registry.hosting import Hosting
+from cacheproxy.registry.push import Push
+from cacheproxy.registry.quarantine import Quarantine
+from cacheproxy.registry.repositories import Repositories
+from cacheproxy.store.content import Content
+from cacheproxy.store.database import Database
+from cacheproxy.store.hosted import Hosted as HostedRows
+from cacheproxy.store.pushing import Pushing
+from cacheproxy.store.records import Records
+from cacheproxy.store.uploads import UploadFiles
+from cacheproxy.upstream.credentials import CredentialsFailed, read_secret
+
+
+class Stores(Protocol):
+    """Bytes and rows, open."""
+
+    @property
+    def database(self) -> Database: ...
+    @property
+    def records(self) -> Records: ...
+    @property
+    def content(self) -> Content: ...
+    @property
+    def address(self) -> Address | None: ...
+
+
+def push(database: Database, content: Content, clock: Callable[[], float]) -> Push:
+    """Raises OSError."""
+    return Push(Pushing(database), UploadFiles(content.root), content, clock)
+
+
+async def accounts(declared: Sequence[c.Account]) -> Accounts:
+    """Raises CannotStart for a secret that cannot be read."""
+    return Accounts([await _account(account) for account in declared])
+
+
+async def _account(account: c.Account) -> Account:
+    try:
+        secret = await read_secret(wiring.secret(account.secret))
+    except CredentialsFailed as error:
+        raise wiring.CannotStart(f"account {account.name}: its secret: {error}") from error
+    if not secret:
+        raise wiring.CannotStart(f"account {account.name}: its secret is empty")
+    return Account(account.name, secret, frozenset(account.groups))
+
+
+def callers(config: c.Config, known: Accounts, clock: Callable[[], float]) -> Callers:
+    authenticator: Authenticator | None = Credentials(known) if config.accounts else None
+    external = config.server.external_url.rstrip("/")
+    return Callers(wiring.access(config.access), rules(config.grants), authenticator, external, clock)
+
+
+def rules(grants: Sequence[c.Grant]) -> Rules:
+    return Rules(
+        Rule(
+            frozenset(grant.to),
+            frozenset(map(Right, grant.allow or grant.deny)),
+            grant.repositories,
+            bool(grant.deny),
+        )
+        for grant in grants
+    )
+
+
+def templates(config: c.Config) -> Templates:
+    return Templates(
+        (
+            Template(template.prefix, frozenset(map(Birth, template.applied_for)), settings(template))
+            for template in config.templates
+        ),
+        default_upstream=any(upstream.default for upstream in config.upstreams),
+    )
+
+
+def settings(template: c.Template) -> Settings:
+    return Settings(
+        immutable=template.tag_mutability.immutable,
+        except_tags=template.tag_mutability.other,
+        sparse=template.sparse_indexes,
+        description=template.description,
+        quota_bytes=template.quota,
+        quota_images=template.quota_images,
+    )
+
+
+def hosted(
+    config: c.Config,
+    stores: Stores,
+    pushing: Push,
+    quarantine: Quarantine,
+    ready: ReadyAnswers,
+    routes: Routes,
+    clock: Callable[[], float],
+) -> Hosted | None:
+    """None: nobody has a name, so nobody can push, and what there is can only be cached."""
+    if not config.accounts:
+        return None
+    rows = HostedRows(stores.database)
+    hosting = Hosting(
+        rows, stores.records, stores.content, pushing, quarantine, clock, ready.clear, stores.address
+    )
+
+    def canonical(name: str, request: Request) -> str | None:
+        try:
+            meant = routes.meaning(name, None, request.host)
+        except OCIError:
+            return None
+        return meant.name if isinstance(meant, Bare) else meant.repository
+
+    return Hosted(
+        hosting,
+        Repositories(rows, templates(config), clock),
+        BlobAnswers(config.storage.objects.redirect),
+        Uploads(pushing, canonical),
+    )
