@@ -99,7 +99,7 @@ def settings(template: c.Template) -> Settings:
     return Settings(
         immutable=template.tag_mutability.immutable,
         except_tags=template.tag_mutability.other,
-        sparse=template.sparse_indexes,
+        sparse=template.sparse,
         description=template.description,
         quota_bytes=template.quota,
         quota_images=template.quota_images,

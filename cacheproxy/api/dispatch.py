@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
 import structlog
 
@@ -49,6 +50,16 @@ _MISSING_CODES: dict[type, str] = {
 }
 
 
+TOKEN_PATH = "/token"
+"""Where challenges send clients."""
+
+
+class TokenAnswers(Protocol):
+    async def answer(self, request: Request) -> Response:
+        """Raises OCIError."""
+        ...
+
+
 class Door:
     """The application behind the edge (edge.message.Application)."""
 
@@ -61,8 +72,9 @@ class Door:
         ready: ReadyAnswers,
         via: str,
         clock: Callable[[], float] = time.time,
+        tokens: TokenAnswers | None = None,
     ) -> None:
-        """`hosted` None: nothing is hosted here, and nothing can be pushed."""
+        """`hosted` None: nothing is hosted here, and nothing can be pushed. `tokens` None: nobody has a name."""
         self._routes = routes
         self._callers = callers
         self._distribution = distribution
@@ -71,6 +83,7 @@ class Door:
         self._via = via
         """Our name in the Via header of what we ask upstream: a request that has it has come full circle."""
         self._clock = clock
+        self._tokens = tokens
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
         if "if-none-match" in headers:
@@ -113,6 +126,8 @@ class Door:
             raise OCIError(
                 "UNSUPPORTED", "an upstream of this daemon is this daemon: see upstream.url", status=508
             )
+        if request.path == TOKEN_PATH and self._tokens is not None:
+            return await self._tokens.answer(request)
         operation = ops.parse(request.path)
         method = "GET" if request.method == "HEAD" else request.method
         need = self._need(operation, method)
@@ -123,7 +138,7 @@ class Door:
         if isinstance(operation, ops.Catalog):
             return await self._catalog(request, query, caller)
         meant = self._routes.meaning(operation.name, first(query, "ns"), request.host)
-        place = await self._place(meant, need, caller, request)
+        place = await self._place(operation, meant, need, caller, request)
         if isinstance(place, Target):
             return await self._cached(operation, place, request, query)
         assert self._hosted is not None
@@ -160,7 +175,12 @@ class Door:
         return await self._hosted.catalog(request, query, caller)
 
     async def _place(
-        self, meant: Target | Bare, need: Right | None, caller: Caller, request: Request
+        self,
+        operation: ops.Operation,
+        meant: Target | Bare,
+        need: Right | None,
+        caller: Caller,
+        request: Request,
     ) -> Target | str:
         """Where the request goes: to an upstream, or to a hosted repository, by name.
 
@@ -177,6 +197,10 @@ class Door:
         if target is None:
             assert isinstance(meant, Bare)
             self._admitted(request, caller, need, meant.name)
+            if self._hosted is not None and isinstance(operation, ops.Referrers):
+                return (
+                    meant.name
+                )  # nothing refers to anything there: an empty list (spec, "Listing Referrers")
             raise OCIError(
                 "NAME_UNKNOWN",
                 f"there is no repository {meant.name} here, and no upstream is the default",

@@ -100,6 +100,6 @@ class Template(Section):
     quota: Size | None = None
     """Bytes of all blobs in the repository; None: as many as there is room for."""
     quota_images: int | None = Field(default=None, ge=1)
-    sparse_indexes: bool = True
-    """An index may name images that are not here."""
+    sparse: Literal["nothing", "indexes", "images"] = "indexes"
+    """What may name what is not here: indexes their images; "images": these their layers, too."""
     description: str = Field(default="", max_length=256)

@@ -74,6 +74,11 @@ class ParsedManifest:
         return self.layers if self.config is None else (self.config, *self.layers)
 
 
+def foreign(layer: Descriptor) -> bool:
+    """Whether the layer need not be in the registry that has its image."""
+    return bool(layer.urls) or any(word in layer.media_type for word in ("nondistributable", "foreign"))
+
+
 class _Descriptor(msgspec.Struct, rename="camel"):
     digest: Digest
     size: int

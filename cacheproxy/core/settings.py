@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
 from cacheproxy.core.patterns import Patterns
+
+Sparse = Literal["nothing", "indexes", "images"]
+"""Nothing; indexes their images; and images their layers, too, which whoever pulls has to get elsewhere."""
 
 
 class Settings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -16,8 +20,8 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """A tag stays where it is; pushing the same image to it again is no change."""
     except_tags: tuple[str, ...] = ()
     """Patterns of tags for which the opposite holds."""
-    sparse: bool = True
-    """An index may name manifests that are not here."""
+    sparse: Sparse = "indexes"
+    """What may name what is not here."""
     description: str = ""
     labels: Mapping[str, str] = {}
     """Keys and values of whoever runs the registry."""

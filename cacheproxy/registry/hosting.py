@@ -164,7 +164,7 @@ def _descriptor(referrer: Referrer) -> dict[str, Any]:
     parsed = manifests.parse(referrer.body, referrer.media_type)
     listed = {
         "mediaType": referrer.media_type,
-        "digest": referrer.digest,
+        "digest": str(referrer.digest),
         "size": referrer.size,
         "artifactType": referrer.artifact_type,
         "annotations": parsed.annotations,
@@ -178,7 +178,7 @@ def _refusal(repository: str, refused: Refused) -> OCIError:
         return OCIError(
             "MANIFEST_BLOB_UNKNOWN",
             f"{repository} has not got what the manifest names: push it first ({missing})",
-            detail={"missing": list(refused.missing[:100])},
+            detail={"missing": list(map(str, refused.missing[:100]))},
         )
     if refused.fixed:
         said = f"tags of {repository} stay where they are, and these mean another image"

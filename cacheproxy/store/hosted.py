@@ -12,7 +12,7 @@ from functools import partial as bind
 from typing import TypeVar
 
 from cacheproxy.core.digest import Digest
-from cacheproxy.core.manifest import ParsedManifest
+from cacheproxy.core.manifest import ParsedManifest, foreign
 from cacheproxy.core.settings import Settings
 from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx
@@ -259,11 +259,12 @@ def _missing(
 ) -> tuple[Digest, ...]:
     """What the manifest names and the repository has not got.
 
-    A layer that names where else it is to be had need not be here (image-spec, "foreign" layers).
+    A layer that is to be had elsewhere need not be here (image-spec, "Non-Distributable Layers").
     """
-    needed = sorted({blob.digest for blob in parsed.blobs if not blob.urls})
-    missing = [digest for digest in needed if not _has(tx, repository, digest, now)]
-    if not settings.sparse:
+    needed = sorted({blob.digest for blob in parsed.blobs if not foreign(blob)})
+    held = {digest for digest in needed if _has(tx, repository, digest, now)}
+    missing = [] if settings.sparse == "images" else [digest for digest in needed if digest not in held]
+    if settings.sparse == "nothing":
         children = sorted({child.digest for child in parsed.manifests})
         missing += [
             child for child in children if tx.one(HAS_IMAGE, repository=repository, digest=child) is None

@@ -26,7 +26,7 @@ def test_which_tags_may_move(settings: Settings, movable: list[str], fixed: list
         Settings,
         immutable=st.booleans(),
         except_tags=st.lists(st.sampled_from(["a", "b*"])).map(tuple),
-        sparse=st.booleans(),
+        sparse=st.sampled_from(["nothing", "indexes", "images"]),
         description=st.text(),
         labels=st.dictionaries(st.text(), st.text()),
         quota_bytes=st.none() | st.integers(0, 1 << 60),

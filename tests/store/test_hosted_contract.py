@@ -112,11 +112,24 @@ async def test_a_layer_that_is_to_be_had_elsewhere_need_not_be_here(hosted: Host
 
 async def test_an_index_may_be_sparse_unless_it_must_not(hosted: Hosted) -> None:
     assert isinstance(await put(hosted, index(CHILD)), Put)
-    await hosted.configure(TEAM, Settings(sparse=False))
+    await hosted.configure(TEAM, Settings(sparse="nothing"))
     here = image()
     await put(hosted, here)
     assert await put(hosted, index(Digest.of(here), CHILD)) == Refused(missing=(CHILD,))
     assert isinstance(await put(hosted, index(Digest.of(here))), Put)
+
+
+async def test_an_image_may_be_sparse_where_that_is_set(hosted: Hosted, records: Records) -> None:
+    await hosted.create("team/empty", Settings(sparse="images"), 1.0)
+    assert isinstance(await put(hosted, image(), name="team/empty"), Put)
+    assert await records.blob("team/empty", LAYER_DIGEST) is None
+
+
+@pytest.mark.parametrize("kind", ["nondistributable.v1.tar+gzip", "rootfs.foreign.diff.tar.gzip"])
+async def test_a_layer_that_must_not_be_distributed_need_not_be_here(hosted: Hosted, kind: str) -> None:
+    body = image().replace(b"layer.v1.tar+gzip", f"layer.{kind}".encode())
+    body = body.replace(LAYER_DIGEST.encode(), Digest.of(b"foreign").encode())
+    assert isinstance(await put(hosted, body), Put)
 
 
 async def test_the_same_bytes_are_of_one_type(hosted: Hosted) -> None:
