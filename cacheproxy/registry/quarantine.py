@@ -16,7 +16,7 @@ import trio
 from cacheproxy.registry import metrics
 from cacheproxy.registry.space import Space
 from cacheproxy.store.errors import BlobMissing, StoreError
-from cacheproxy.store.proofs import Proofs, Quarantined
+from cacheproxy.store.proofs import PAGE, Proofs, Quarantined
 from cacheproxy.store.rows import BlobRow
 
 log = structlog.get_logger()
@@ -60,29 +60,40 @@ class Quarantine:
         self._content = content
         self._space = space
         self._clock = clock
+        self._added = 0
+        """Bytes put aside since the last look at all that is."""
 
     async def put(self, blob: BlobRow, failure: BlobMissing) -> bool:
         """These bytes are not to be had, or are wrong: no reader gets them any more.
 
         False when that was noted before, or cannot be: it is logged, and the next reader finds the same.
         """
+        ours = False
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SECONDS):
             try:
                 ours = await self._proofs.quarantine(blob, failure.found, str(failure), self._clock())
-                if ours:  # else it was evicted, or another reader was first: both are no news
-                    self._count(blob, failure)
-                    await self._set_aside([blob.location])
             except (OSError, StoreError) as error:
                 log.warning("damaged blob not quarantined", digest=blob.digest, error=str(error))
-            else:
-                return ours
-        return False
+            if ours:  # else it was evicted, or another reader was first: both are no news
+                self._count(blob, failure)
+                await self._move(blob, failure)
+        return ours
+
+    async def _move(self, blob: BlobRow, failure: BlobMissing) -> None:
+        """What fails is done by a later `tidy`: nobody reads these bytes any more."""
+        self._added += 0 if failure.found == "missing" else blob.size
+        try:
+            await self._set_aside([blob.location])
+            if self._added > KEPT_BYTES:
+                await self.tidy()
+        except (OSError, StoreError) as error:
+            log.warning("damaged bytes not moved aside yet", location=blob.location, error=str(error))
 
     def _count(self, blob: BlobRow, failure: BlobMissing) -> None:
         self._space.forget(blob.size)
         metrics.INTEGRITY_FAILURES.labels(failure.found).inc()
         log.error(
-            "stored blob is damaged: it is fetched anew when it is asked for",
+            "stored blob is damaged: nobody gets these bytes any more",
             digest=blob.digest,
             found=failure.found,
             reason=str(failure),
@@ -100,10 +111,12 @@ class Quarantine:
 
         Raises StoreError, OSError.
         """
-        rows = await self._proofs.quarantined()
-        bytes_of, rows_of = passed(rows, self._clock())
-        if bytes_of or rows_of:
-            await self._proofs.let_go(bytes_of, rows_of, self._clock())
+        now, self._added = self._clock(), 0
+        rows = await self._proofs.kept(now - KEPT)
+        bytes_of, rows_of = passed(rows, now)
+        for start in range(0, max(len(bytes_of), len(rows_of)), PAGE):
+            part = slice(start, start + PAGE)
+            await self._proofs.let_go(bytes_of[part], rows_of[part], now)
         gone = {item.location for item in (*bytes_of, *rows_of)}
         await self._set_aside([item.location for item in rows if item.location not in gone])
 

@@ -70,6 +70,13 @@ ORDER BY noticed DESC, digest, generation
 LIMIT :n
 """
 
+# All of which something is kept, and all that was kept too long.
+KEPT = """
+SELECT digest, generation, size, location, found, reason, noticed FROM quarantine
+WHERE location <> '' OR noticed < :before
+ORDER BY noticed DESC, digest, generation
+"""
+
 DROP_BYTES = "UPDATE quarantine SET location = '' WHERE digest = :digest AND generation = :generation"
 
 DROP_QUARANTINED = "DELETE FROM quarantine WHERE digest = :digest AND generation = :generation"
@@ -167,6 +174,11 @@ class Proofs:
     async def quarantined(self, n: int = PAGE) -> list[Quarantined]:
         """The last first."""
         rows = await self._database.scan(lambda tx: tx.all(QUARANTINED, n=n))
+        return [Quarantined(*row) for row in rows]
+
+    async def kept(self, before: float) -> list[Quarantined]:
+        """All whose bytes are kept, and all that were noticed before that, the last first."""
+        rows = await self._database.scan(lambda tx: tx.all(KEPT, before=before))
         return [Quarantined(*row) for row in rows]
 
     async def let_go(

@@ -27,7 +27,8 @@ RUNS, STOPPED = b"running\n", b"stopped\n"
 class Running:
     """All methods block, for a sync at most."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path = path
         self._fd = fd
         self.unclean = os.pread(fd, len(RUNS), 0) == RUNS
         """Whoever ran last was killed, or failed, or the power went."""
@@ -41,7 +42,7 @@ class Running:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _owned(fd, state)
-            return cls(fd)
+            return cls(path, fd)
         except BlockingIOError:
             os.close(fd)
             raise InUse(f"another process runs with {state}: a daemon, or cacheproxy fsck") from None
@@ -61,8 +62,11 @@ class Running:
         os.close(self._fd)
 
     def _write(self, text: bytes) -> None:
-        os.pwrite(self._fd, text, 0)
-        sync_file(self._fd, NAME)
+        try:
+            os.pwrite(self._fd, text, 0)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {self._path}: {error.strerror}") from error
+        sync_file(self._fd, str(self._path))
 
 
 @contextmanager

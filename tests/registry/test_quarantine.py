@@ -9,8 +9,10 @@ import trio
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.registry.quarantine import KEPT, KEPT_BYTES, passed
+from cacheproxy.store.database import Tx
+from cacheproxy.store.disk import place
 from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreFull
-from cacheproxy.store.proofs import Quarantined
+from cacheproxy.store.proofs import ADD_QUARANTINE, PAGE, Quarantined
 from cacheproxy.store.rows import BlobRow
 from tests.registry.world import TARGET, World, world
 
@@ -126,6 +128,53 @@ async def test_a_failing_disk_keeps_no_damage_from_being_noted(
         await cache.quarantine.put(await stored(cache), WRONG)
         assert len(await cache.quarantine.damage()) == 1
         assert cache.space.used == 0
+
+
+async def test_damage_whose_bytes_stay_where_they_are_is_news_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(location: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with world(tmp_path) as cache:
+        monkeypatch.setattr(cache.content, "set_aside", full)
+        assert await cache.quarantine.put(await stored(cache), WRONG)
+
+
+async def damaged(cache: World, count: int) -> None:
+    """So many, of a third of what is kept each; their files do not exist."""
+    for number in range(count):
+        data = b"%d" % number
+        digest, size = Digest.of(data), KEPT_BYTES // 3
+        path, generation = place(digest, number + 1)
+        await cache.records.record_blob(digest, size, path, generation, cache.now)
+        cache.space.store(digest, size)
+        await cache.quarantine.put(BlobRow(digest, size, generation, path), WRONG)
+        cache.pass_time(1)
+
+
+async def test_however_many_are_damaged_the_old_ones_give_their_room_back(tmp_path: Path) -> None:
+    count = 2 * PAGE
+
+    def note(tx: Tx) -> None:
+        for number in range(count):
+            digest = Digest.of(b"%d" % number)
+            named = {"size": KEPT_BYTES // 3, "found": "mismatch", "reason": "", "now": cache.now + number}
+            location, generation = place(digest, number + 1)
+            tx.run(ADD_QUARANTINE, digest=digest, generation=generation, location=location, **named)
+
+    async with world(tmp_path) as cache:
+        await cache.proofs._database.write(note)
+        await cache.quarantine.tidy()
+        assert [item.kept for item in await cache.quarantine.damage()].count(True) == 3
+        assert len(await cache.records.due_trash(cache.now, count)) == count - 3
+
+
+async def test_much_damage_within_an_hour_fills_no_disk(tmp_path: Path) -> None:
+    async with world(tmp_path) as cache:
+        await damaged(cache, 8)
+        kept = sum(item.kept for item in await cache.quarantine.damage())
+        assert kept <= 2 * 3 + 1
 
 
 def item(generation: int, size: int, noticed: float, location: str = "x") -> Quarantined:

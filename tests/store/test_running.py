@@ -96,6 +96,15 @@ def test_an_end_without_room_to_note_it_is_an_end(tmp_path: Path, monkeypatch: p
     running_again.close()
 
 
+def test_a_disk_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    said = f"cannot write {tmp_path / NAME}: Read-only file system"
+    with pytest.raises(OSError, match=said), running(tmp_path):
+        monkeypatch.setattr(os, "pwrite", read_only)
+
+
 def test_an_end_on_a_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
