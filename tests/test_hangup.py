@@ -30,6 +30,8 @@ def start(folder: Path, *arguments: str | Path) -> subprocess.Popen[bytes]:
         env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parent.parent,
+        # Whoever runs the tests may be immune to hang-ups, by nohup, and what is ignored is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
