@@ -307,8 +307,8 @@ def _doors(
     distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)
     routes = wiring.routes(config)
     hosted = hosting.hosted(config, stores, lasting.push, lasting.quarantine, lasting.ready, routes, clock)
-    callers = hosting.callers(config, accounts, clock)
-    clients = Door(routes, callers, distribution, hosted, lasting.ready, lasting.via)
+    callers, tokens = hosting.entry(config, accounts, routes, clock)
+    clients = Door(routes, callers, distribution, hosted, lasting.ready, lasting.via, tokens=tokens)
     watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
     inventory = Inventory(records, Survey(stores.database), fills, origins, wiring.keep(config.upstreams))
     trash = lasting.eviction.trash

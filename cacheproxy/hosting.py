@@ -8,8 +8,9 @@ from typing import Protocol
 from cacheproxy import config as c
 from cacheproxy import wiring
 from cacheproxy.api.answers import BlobAnswers
-from cacheproxy.api.callers import Authenticator, Callers
+from cacheproxy.api.callers import Callers
 from cacheproxy.api.credentials import Credentials
+from cacheproxy.api.dispatch import TokenAnswers
 from cacheproxy.api.hosting import Hosted
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.api.uploads import Uploads
@@ -67,10 +68,22 @@ async def _account(account: c.Account) -> Account:
     return Account(account.name, secret, frozenset(account.groups))
 
 
-def callers(config: c.Config, known: Accounts, clock: Callable[[], float]) -> Callers:
-    authenticator: Authenticator | None = Credentials(known) if config.accounts else None
-    external = config.server.external_url.rstrip("/")
-    return Callers(wiring.access(config.access), rules(config.grants), authenticator, external, clock)
+def entry(
+    config: c.Config, known: Accounts, routes: Routes, clock: Callable[[], float]
+) -> tuple[Callers, TokenAnswers | None]:
+    """Who comes in, and where they get their tokens; None: nobody has a name."""
+    access, external = wiring.access(config.access), config.server.external_url.rstrip("/")
+    if not config.accounts:
+        return Callers(access, rules(config.grants), None, external, clock), None
+    # A cache without accounts does without their memory.
+    from cacheproxy.api.tokens import TokenServer
+    from cacheproxy.registry.keys import FreshKeys
+    from cacheproxy.registry.tokens import Tokens
+
+    tokens = Tokens(FreshKeys(), 600.0, clock)
+    credentials = Credentials(known, tokens)
+    callers = Callers(access, rules(config.grants), credentials, external, clock)
+    return callers, TokenServer(tokens, credentials, callers, routes)
 
 
 def rules(grants: Sequence[c.Grant]) -> Rules:

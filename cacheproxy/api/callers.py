@@ -15,6 +15,9 @@ from cacheproxy.edge.message import Address, Peer, Request
 REMEMBERED = 4096
 """Addresses, and credentials, whose callers are remembered."""
 
+REALM = "/token"
+"""Where challenges send clients."""
+
 TRUSTED_FOR = 60.0
 """Seconds that what was proven once is believed: within them a revoked right ends."""
 
@@ -84,6 +87,11 @@ class Callers:
         self._by_credentials[authorization, mask] = caller
         return caller
 
+    def of(self, peer: Peer, principal: Principal | None) -> Caller:
+        """Who just proved its name, or gives none, for one request."""
+        mask, anonymous = self._of_network(peer)
+        return anonymous if principal is None else Caller(principal, mask, self._access, self._rules)
+
     def refusal(
         self, request: Request, caller: Caller, right: Right | None, repository: str | None
     ) -> OCIError:
@@ -112,7 +120,7 @@ class Callers:
     def _unauthorized(self, request: Request, said: str, error: str = "", scope: str = "") -> OCIError:
         """A challenge (RFC 6750, section 3). Always Bearer: dockerd passes over a mirror that says Basic."""
         base = self._external_url or f"{request.peer.scheme}://{request.host}"
-        fields = {"realm": f"{base}/token", "service": request.host, "scope": scope, "error": error}
+        fields = {"realm": f"{base}{REALM}", "service": request.host, "scope": scope, "error": error}
         told = ",".join(f'{name}="{value}"' for name, value in fields.items() if value)
         return OCIError("UNAUTHORIZED", said, headers=(("WWW-Authenticate", f"Bearer {told}"),))
 

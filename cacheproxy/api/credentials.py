@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from cacheproxy.api.callers import Identity
-from cacheproxy.core.credentials import parse_basic
+from cacheproxy.core.credentials import Login, parse_basic, parse_bearer
+from cacheproxy.core.rights import Principal
+from cacheproxy.core.scopes import Token, rights_of
 from cacheproxy.registry.accounts import Accounts
 
 
+class Believed(Protocol):
+    def verify(self, text: str) -> Token | None:
+        """What a token says; None unless it is one of ours, and of now."""
+        ...
+
+
 class Credentials:
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, tokens: Believed) -> None:
         self._accounts = accounts
+        self._tokens = tokens
 
     async def identify(self, authorization: str) -> Identity | None:
         login = parse_basic(authorization)
-        principal = None if login is None else self._accounts.login(login)
-        return None if principal is None else Identity(principal)
+        if login is not None:
+            principal = await self.login(login)
+            return None if principal is None else Identity(principal)
+        text = parse_bearer(authorization)
+        token = None if text is None else self._tokens.verify(text)
+        return None if token is None else self._bearer(token)
+
+    async def login(self, login: Login) -> Principal | None:
+        return self._accounts.login(login)
+
+    def _bearer(self, token: Token) -> Identity | None:
+        principal = None if token.subject is None else self._accounts.named(token.subject)
+        if principal is None and token.subject is not None:
+            return None
+        scope = {name: rights_of(actions) for name, actions in token.actions.items()}
+        return Identity(principal, scope, token.until)

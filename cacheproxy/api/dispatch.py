@@ -14,7 +14,7 @@ import structlog
 
 from cacheproxy.api.answers import Headers, Query, manifest_headers, names
 from cacheproxy.api.caller import Caller
-from cacheproxy.api.callers import Callers
+from cacheproxy.api.callers import REALM, Callers
 from cacheproxy.api.distribution import Distribution, ping
 from cacheproxy.api.hosting import Hosted
 from cacheproxy.api.ready import ReadyAnswers
@@ -50,10 +50,6 @@ _MISSING_CODES: dict[type, str] = {
 }
 
 
-TOKEN_PATH = "/token"
-"""Where challenges send clients."""
-
-
 class TokenAnswers(Protocol):
     async def answer(self, request: Request) -> Response:
         """Raises OCIError."""
@@ -74,7 +70,7 @@ class Door:
         clock: Callable[[], float] = time.time,
         tokens: TokenAnswers | None = None,
     ) -> None:
-        """`hosted` None: nothing is hosted here, and nothing can be pushed. `tokens` None: nobody has a name."""
+        """`hosted` None: nothing is hosted, and nothing can be pushed. `tokens` None: nobody has a name."""
         self._routes = routes
         self._callers = callers
         self._distribution = distribution
@@ -126,7 +122,7 @@ class Door:
             raise OCIError(
                 "UNSUPPORTED", "an upstream of this daemon is this daemon: see upstream.url", status=508
             )
-        if request.path == TOKEN_PATH and self._tokens is not None:
+        if request.path == REALM and self._tokens is not None:
             return await self._tokens.answer(request)
         operation = ops.parse(request.path)
         method = "GET" if request.method == "HEAD" else request.method

@@ -34,6 +34,11 @@ class Accounts:
         proven = hmac.compare_digest(_hash(login.password), expected)
         return principal if proven and login.password else None
 
+    def named(self, principal: str) -> Principal | None:
+        """Who is called that now: whom a token was given to may be gone, or in other groups."""
+        _, known = self._known.get(principal.removeprefix("user:"), (b"", None))
+        return known if known is not None and known.name == principal else None
+
 
 def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()

@@ -1,0 +1,139 @@
+"""The token server: GET and POST /token, as docker's clients ask (distribution, "Token Authentication")."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from cacheproxy.api.answers import JSON, Query
+from cacheproxy.api.caller import Caller
+from cacheproxy.api.callers import Callers
+from cacheproxy.api.credentials import Credentials
+from cacheproxy.core.credentials import Login, parse_basic
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.query import first, parse_query
+from cacheproxy.core.rights import Principal, Right
+from cacheproxy.core.routing import Bare, Routes
+from cacheproxy.core.scopes import Scope, Token, parse_scopes
+from cacheproxy.edge.message import Request, Response
+from cacheproxy.registry.tokens import Tokens
+
+MAX_FORM = 16 * 1024
+"""Bytes of a POST."""
+
+
+class Asked(NamedTuple):
+    login: Login | None
+    """None: by nobody by name."""
+    scopes: list[Scope]
+    host: str
+    """Where the token is to be used: names mean something else at an upstream's own host."""
+
+
+class TokenServer:
+    def __init__(self, tokens: Tokens, credentials: Credentials, callers: Callers, routes: Routes) -> None:
+        self._tokens = tokens
+        self._credentials = credentials
+        self._callers = callers
+        self._routes = routes
+
+    async def answer(self, request: Request) -> Response:
+        """Raises OCIError: 401 for a login that proves nothing, 400 for what is malformed, 405."""
+        asked = await _asked(request)
+        principal = await self._principal(asked.login)
+        caller = self._callers.of(request.peer, principal)
+        if principal is None and not caller.anything():
+            raise unauthorized("nothing here is for everybody: log in")
+        granted: dict[str, frozenset[str]] = {}
+        for scope in asked.scopes:
+            for name in self._names(scope.name, asked.host):
+                some = {action for action in scope.actions if _may(caller, action, name)}
+                if some:
+                    granted[name] = granted.get(name, frozenset()) | some
+        text, token = self._tokens.issue(None if principal is None else principal.name, granted)
+        return _answer(text, token)
+
+    async def _principal(self, login: Login | None) -> Principal | None:
+        if login is None:
+            return None
+        principal = await self._credentials.login(login)
+        if principal is None:
+            raise unauthorized("the name or the password is wrong")
+        return principal
+
+    def _names(self, name: str, host: str) -> set[str]:
+        """The canonical names that a client may mean: as it is (from our own challenge), and as it is routed.
+
+        A bare name may be a hosted repository or an image of the default upstream: who may have both gets
+        both.
+        """
+        try:
+            meant = self._routes.meaning(name, None, host)
+        except OCIError:
+            return {name}
+        if not isinstance(meant, Bare):
+            return {name, meant.repository}
+        return {meant.name} if meant.default is None else {meant.name, meant.default.repository}
+
+
+def _may(caller: Caller, action: str, repository: str) -> bool:
+    """Whether the caller has the right that the action is named after. What it lacks a request tells."""
+    return caller.may(Right(action), repository)
+
+
+async def _asked(request: Request) -> Asked:
+    """Raises OCIError."""
+    said = request.headers.get("authorization")
+    login = None if said is None else parse_basic(said)
+    if said is not None and login is None:
+        raise unauthorized("only a name and a password (Basic) get a token here")
+    if request.method == "GET":
+        query = parse_query(request.query)
+        return Asked(login, parse_scopes(query.get("scope", ())), first(query, "service") or request.host)
+    if request.method != "POST":
+        raise OCIError(
+            "UNSUPPORTED", "a token is asked for by GET or POST", headers=(("Allow", "GET, POST"),)
+        )
+    form = _form(await request.read_body(MAX_FORM))
+    return Asked(
+        _granting(form) or login, parse_scopes(form.get("scope", ())), first(form, "service") or request.host
+    )
+
+
+def _form(body: bytes) -> Query:
+    """application/x-www-form-urlencoded, where a blank is "+". Raises OCIError (400)."""
+    try:
+        return parse_query(body.decode("ascii").replace("+", "%20"))
+    except UnicodeDecodeError:
+        raise OCIError("UNSUPPORTED", "the form is not well-formed", status=400) from None
+
+
+def _granting(form: Query) -> Login | None:
+    """RFC 6749, section 4.3. Clients that are told 400 ask by GET."""
+    kind = first(form, "grant_type")
+    name, password = first(form, "username"), first(form, "password")
+    if kind == "password" and name and password:
+        return Login(name, password)
+    raise OCIError(
+        "UNSUPPORTED", "grant_type=password, with username and password, is what is taken", status=400
+    )
+
+
+def _answer(text: str, token: Token) -> Response:
+    said = {
+        "token": text,
+        "access_token": text,
+        "expires_in": int(token.until - token.issued),
+        "issued_at": datetime.fromtimestamp(token.issued, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "scope": " ".join(
+            f"repository:{name}:{','.join(sorted(some))}" for name, some in token.actions.items()
+        ),
+    }
+    return Response(200, [("Content-Type", JSON), ("Cache-Control", "no-store")], msgspec.json.encode(said))
+
+
+def unauthorized(said: str) -> OCIError:
+    """A challenge for the token server itself, where clients send a name and a password and nothing else."""
+    return OCIError("UNAUTHORIZED", said, headers=(("WWW-Authenticate", 'Basic realm="cacheproxy"'),))
