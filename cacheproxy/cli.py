@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,8 @@ from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
 from cacheproxy.commands.scrub import scrub
 from cacheproxy.commands.status import status
+from cacheproxy.commands.words import plural
+from cacheproxy.groups import leaves
 
 if TYPE_CHECKING:
     from cacheproxy.config import Config
@@ -63,20 +64,18 @@ def serve(file: Path | None) -> None:
         app.run(config)
     except* (OSError, ListenError, StoreError, CannotStart) as group:
         # What a person can mend is told in a line; anything else is a fault of ours, and keeps its traceback.
-        failures.extend(_leaves(group))
+        failures.extend(leaves(group))
     for failure in failures:
-        click.echo(f"cacheproxy: {failure}", err=True)
+        click.echo(f"cacheproxy: {_told(failure)}", err=True)
     if failures:
         sys.exit(1)
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions that a group is made of."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+def _told(failure: BaseException) -> str:
+    """The operating system's errors of files as all other messages are: what, then what is wrong with it."""
+    if isinstance(failure, OSError) and failure.filename is not None and failure.strerror:
+        return f"{failure.filename}: {failure.strerror}"
+    return str(failure)
 
 
 def _load(file: Path | None) -> Config:
@@ -88,6 +87,5 @@ def _load(file: Path | None) -> Config:
         return load(file)
     except ConfigError as error:
         click.echo(str(error), err=True)
-        count = len(error.problems)
-        click.echo(f"{count} {'problem' if count == 1 else 'problems'}: nothing was started.", err=True)
+        click.echo(f"{plural(len(error.problems), 'problem')} in the configuration.", err=True)
         sys.exit(1)

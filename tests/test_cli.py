@@ -89,7 +89,7 @@ def test_check_config_says_everything_that_is_wrong(tmp_path: Path) -> None:
     assert result.stderr.splitlines() == [
         f"{file}:2: log.level: must be 'debug', 'info', 'warning' or 'error'",
         f'{file}:3: cash: is not a key; did you mean "cache"?',
-        "2 problems: nothing was started.",
+        "2 problems in the configuration.",
     ]
 
 
@@ -140,7 +140,7 @@ def test_serve_does_not_start_with_a_wrong_configuration(
         (DatabaseRefused("made by a later version"), "cacheproxy: made by a later version\n"),
         (
             ExceptionGroup("", [ExceptionGroup("", [OSError(errno.EROFS, "Read-only", "/x")])]),
-            "cacheproxy: [Errno 30] Read-only: '/x'\n",
+            "cacheproxy: /x: Read-only\n",
         ),
     ],
 )

@@ -128,7 +128,7 @@ def _below_state(value: object, info: ValidationInfo) -> Path:
         raise ValueError("must be a path in quotes")
     scheme, mark, _ = value.partition("://")
     if mark:
-        raise ValueError(f"{scheme}:// is not built yet; write a path, here or below state")
+        raise ValueError(f'{scheme}:// is no database here; write a path or "postgresql://..."')
     return Path(info.data.get("state", ""), value)
 
 

@@ -330,7 +330,7 @@ registry = "quay.io"
         ),
         (
             "[storage]\ndatabase = 'mysql://us:secret@db/x'",
-            "2: storage.database: mysql:// is not built yet; write a path, here or below state",
+            '2: storage.database: mysql:// is no database here; write a path or "postgresql://..."',
         ),
         (
             "[storage]\ndatabase = 'postgresql://us:secret@db/x'",
