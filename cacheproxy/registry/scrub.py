@@ -45,7 +45,10 @@ CLAIM = 600.0
 """Seconds that a claim lasts beyond what its bytes take."""
 
 IN_A_ROW = 8
-"""Blobs that cannot be read, one after the other: it is the disk, not them. Nothing more is condemned."""
+"""Blobs that are not there or cannot be read, one after the other: it is the disk, or that it is not mounted,
+and not them. Nothing more is condemned."""
+
+ABSENT = frozenset({"missing", "unreadable"})
 
 LAST_WRITE_LIMIT = 2.0
 """Seconds that a shutdown waits for what was proven to be written down."""
@@ -113,7 +116,7 @@ class Scrub:
         self._stopped = ""
         self._checked = Left(0, 0)
         self._damaged = 0
-        self._unreadable = 0
+        self._absent = 0
         """In a row."""
         self._tidy_at = -math.inf
         self._ahead = -math.inf
@@ -150,7 +153,7 @@ class Scrub:
 
     async def _round(self, healing: trio.Nursery) -> None:
         """All that is due. What fails is tried again at the next look, and ends no daemon."""
-        self._running, self._unreadable = True, 0
+        self._running, self._absent = True, 0
         try:
             if trio.current_time() >= self._tidy_at:
                 await self._quarantine.tidy()
@@ -183,10 +186,15 @@ class Scrub:
                 if await self._sound(left[0], healing):
                     proven.append(left[0])
                 left.pop(0)
-        finally:
+        except BaseException:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_WRITE_LIMIT):
-                await self._proofs.prove(proven, self._clock())
-                await self._proofs.release(left)
+                await self._note(proven, left)
+            raise
+        await self._note(proven, left)
+
+    async def _note(self, proven: Sequence[BlobRow], left: Sequence[BlobRow]) -> None:
+        await self._proofs.prove(proven, self._clock())
+        await self._proofs.release(left)
 
     async def _sound(self, blob: BlobRow, healing: trio.Nursery) -> bool:
         try:
@@ -197,15 +205,16 @@ class Scrub:
                 self._damaged += 1
                 healing.start_soon(self._heal, blob.digest)
             return False
-        self._unreadable = 0
+        self._absent = 0
         self._checked = Left(self._checked.blobs + 1, self._checked.bytes + blob.size)
         return True
 
     def _brake(self, failure: BlobMissing) -> None:
         """Raises OSError when it is the disk that cannot be read."""
-        self._unreadable = self._unreadable + 1 if failure.found == "unreadable" else 0
-        if self._unreadable >= IN_A_ROW:
-            raise OSError(f"{IN_A_ROW} blobs in a row cannot be read, so the store is at fault: {failure}")
+        self._absent = self._absent + 1 if failure.found in ABSENT else 0
+        if self._absent >= IN_A_ROW:
+            what = f"{IN_A_ROW} blobs in a row are not there or cannot be read, so the store is at fault"
+            raise OSError(f"{what} (is its disk mounted?): {failure}")
 
     async def _prove(self, blob: BlobRow) -> None:
         """Raises BlobMissing, BlobDamaged, OSError."""
@@ -231,7 +240,12 @@ class Scrub:
         """Fetch it again, from the first of its repositories that gives it."""
         reasons = list[str]()
         try:
-            for repository in await self._proofs.repositories(digest):
+            repositories = await self._proofs.repositories(digest)
+            if not repositories:
+                said = "damaged blob is of no upstream: whoever pushed it has to do so again"
+                log.warning(said, digest=digest)
+                return
+            for repository in repositories:
                 if not (reason := await self.refetch(repository, digest)):
                     log.info("damaged blob fetched anew", digest=digest, repository=repository)
                     return

@@ -6,6 +6,7 @@ time, and a claim that nobody ends runs out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial as bind
@@ -46,6 +47,8 @@ WHERE generation > 0 AND verified < :before
 """
 
 WANT = "UPDATE blob SET verified = -1 WHERE digest = :digest AND generation > 0"
+
+LATEST = "SELECT coalesce(max(verified), 0) FROM blob WHERE generation > 0"
 
 WANT_MORE = """
 UPDATE blob SET verified = -1
@@ -159,7 +162,9 @@ class Proofs:
 
     async def want_all(self, now: float) -> None:
         """The same of all that is stored, in transactions that keep nobody waiting."""
-        while await self._database.write(lambda tx: tx.all(WANT_MORE, before=now, n=PAGE)):
+        ((latest,),) = await self._database.scan(lambda tx: tx.all(LATEST))
+        before = max(now, math.nextafter(latest, math.inf))  # a clock may have been ahead
+        while await self._database.write(lambda tx: tx.all(WANT_MORE, before=before, n=PAGE)):
             pass
 
     async def quarantine(self, blob: BlobRow, found: str, reason: str, now: float) -> bool:

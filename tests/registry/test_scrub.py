@@ -4,7 +4,7 @@ import errno
 import math
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,7 +215,52 @@ async def test_a_disk_that_cannot_be_read_at_all_condemns_few_blobs(
         d.nursery.start_soon(d.scrub.run)
         progress = await d.done()
         assert progress.damaged == IN_A_ROW - 1
-        assert "in a row cannot be read" in progress.stopped
+        assert "in a row are not there or cannot be read" in progress.stopped
+
+
+async def test_a_disk_that_is_not_mounted_condemns_few_blobs(tmp_path: Path, clock: MockClock) -> None:
+    async with desk(tmp_path) as d:
+        for number in range(3 * IN_A_ROW):
+            await d.store(bytes([number]))
+        await d.scrub.ask(None)
+        (d.cache.content.root / "blobs").rename(tmp_path / "elsewhere")
+        d.nursery.start_soon(d.scrub.run)
+        progress = await d.done()
+        assert progress.damaged == IN_A_ROW - 1
+        assert "is its disk mounted?" in progress.stopped
+
+
+async def test_what_nobody_but_its_pusher_has_is_not_said_to_come_from_an_upstream(
+    tmp_path: Path, clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with desk(tmp_path) as d:
+        blob = await d.store(b"pushed")
+        await d.cache.proofs._database.write(lambda tx: tx.run("UPDATE repository SET kind = 'hosted'"))
+        d.rot(blob)
+        await d.scrub.ask(None)
+        d.nursery.start_soon(d.scrub.run)
+        assert (await d.done()).damaged == 1
+        said = capsys.readouterr().out
+        assert "whoever pushed it has to do so again" in said
+        assert "fetched anew" not in said
+
+
+async def test_proofs_of_a_slow_database_are_kept(
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path) as d:
+        await d.store(b"sound")
+        real = d.cache.proofs.prove
+
+        async def slowly(blobs: Sequence[BlobRow], now: float) -> None:
+            await trio.sleep(5)
+            await real(blobs, now)
+
+        monkeypatch.setattr(d.cache.proofs, "prove", slowly)
+        await d.scrub.ask(None)
+        d.nursery.start_soon(d.scrub.run)
+        await trio.sleep(60)
+        assert (await d.scrub.progress()).checked == Left(1, 5)
 
 
 async def test_a_blob_that_was_evicted_meanwhile_is_no_news(

@@ -103,6 +103,13 @@ async def test_everything_can_be_wanted(
     assert await proofs.left(ASKED) == Left(3, 21)
 
 
+async def test_all_is_what_was_proven_by_a_clock_that_went_ahead(records: Records, proofs: Proofs) -> None:
+    for digest, stored in ((A, NOW - 1), (B, NOW), (C, NOW + DAY)):
+        await store(records, digest, stored)
+    await proofs.want_all(NOW)
+    assert await proofs.left(ASKED) == Left(3, 21)
+
+
 async def test_what_is_quarantined_has_no_bytes_and_its_place_is_kept(
     records: Records, proofs: Proofs
 ) -> None:
