@@ -129,7 +129,7 @@ class JsonLines:
         first = exchange.first_byte
         return (
             f'{{"ts":"{self._time(exchange.started + exchange.seconds)}","level":"info","event":"request",'
-            f'"id":{quoted(exchange.id)},"peer":{quoted("unix" if peer is None else str(peer))},'
+            f'"request":{quoted(exchange.id)},"peer":{quoted("unix" if peer is None else str(peer))},'
             f'"method":{quoted(exchange.method)},"target":{quoted(logged_target(exchange.target))},'
             f'"status":{exchange.status},"outcome":"{exchange.outcome}","upstream":{quoted(exchange.upstream)},'
             f'"bytes":{exchange.sent},"seconds":{exchange.seconds:.6f},'

@@ -22,7 +22,7 @@ class Said(list[dict[str, Any]]):
     """The lines of a log."""
 
     def request(self, request: str) -> dict[str, Any]:
-        [line] = [line for line in self if line["event"] == "request" and line["id"] == request]
+        [line] = [line for line in self if line["event"] == "request" and line["request"] == request]
         return line
 
     def upstream(self, request: str) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ async def test_so_has_a_blob_that_ends_in_the_middle(folder: Path) -> None:
         assert not (await h.ask(path)).whole
     [line] = [line for line in said if line["event"] == "request" and line["target"] == path]
     assert line["aborted"] == "source"
-    assert [one["status"] for one in said.upstream(line["id"])] == [200, 404]
+    assert [one["status"] for one in said.upstream(line["request"])] == [200, 404]
 
 
 async def test_who_shared_a_failure_is_told_whose_it_was(folder: Path) -> None:
@@ -113,6 +113,6 @@ async def test_who_shared_a_download_too_and_only_for_that(folder: Path) -> None
             for _ in range(2):
                 nursery.start_soon(h.ask, path)
     lines = [line for line in said if line["event"] == "request" and line["target"] == path]
-    ids = {line["outcome"]: line["id"] for line in lines}
+    ids = {line["outcome"]: line["request"] for line in lines}
     shared = {line["outcome"]: line.get("shared") for line in lines}
     assert shared == {"miss": None, "coalesced": ids["miss"]}
