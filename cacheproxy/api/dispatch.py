@@ -189,17 +189,17 @@ class Door:
             if need is not Right.PULL:
                 self._admitted(request, caller, need, meant.name)
                 return await self._hosted.born(meant.name, caller)
-        target = meant if isinstance(meant, Target) else meant.default
+        target = self._beyond(meant, caller) if isinstance(meant, Bare) else meant
         if target is None:
             assert isinstance(meant, Bare)
             self._admitted(request, caller, need, meant.name)
             if self._hosted is not None and isinstance(operation, ops.Referrers):
-                return (
-                    meant.name
-                )  # nothing refers to anything there: an empty list (spec, "Listing Referrers")
+                # Nothing refers to anything there: an empty list (spec, "Listing Referrers").
+                return meant.name
+            elsewhere = "no upstream is the default" if meant.default is None else "that is all you may read"
             raise OCIError(
                 "NAME_UNKNOWN",
-                f"there is no repository {meant.name} here, and no upstream is the default",
+                f"there is no repository {meant.name} here, and {elsewhere}",
                 detail={"name": meant.name},
             )
         if need is not Right.PULL:
@@ -209,6 +209,16 @@ class Door:
             raise OCIError("DENIED", said)
         self._admitted(request, caller, need, target.repository)
         return target
+
+    def _beyond(self, meant: Bare, caller: Caller) -> Target | None:
+        """The default upstream's image of that name, unless the caller may read no other than a hosted one.
+
+        Who pushes into a repository that is not there yet asks first what it has, and must hear "nothing".
+        """
+        default = meant.default
+        if default is None or self._hosted is None or caller.may(Right.PULL, default.repository):
+            return default
+        return None if caller.may(Right.PULL, meant.name) else default
 
     def _admitted(self, request: Request, caller: Caller, need: Right, repository: str) -> str:
         if not caller.may(need, repository):
