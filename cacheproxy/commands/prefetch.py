@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform as host
+import re
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ import click
 from cacheproxy.commands.daemon import Daemon
 from cacheproxy.commands.options import Load, as_json, config_file
 from cacheproxy.commands.words import plural, size
+
+PLATFORM = re.compile(r"[a-z0-9]+(/[a-z0-9_]+){1,2}")
 
 LOOK_EVERY = 0.2
 """Seconds."""
@@ -28,12 +31,23 @@ MACHINES = {
 """What the kernel calls a machine, where images call it otherwise (Go's GOARCH)."""
 
 
+def _platforms(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """What is no platform would not be noticed where an image has no index: it fits any."""
+    for text in given:
+        if text != "all" and not PLATFORM.fullmatch(text):
+            raise click.BadParameter(f'{text}: write it as "linux/arm64", "linux/arm/v7" or "all"')
+    return given
+
+
 @click.command()
 @click.argument("references", nargs=-1, required=True)
 @click.option(
     "--platform",
     "platforms",
     multiple=True,
+    callback=_platforms,
     help='"linux/arm64", more than once for more, or "all". Default: this host\'s.',
 )
 @config_file

@@ -40,6 +40,18 @@ async def test_an_index_is_fetched_for_one_platform(folder: Path) -> None:
         assert (told["state"], told["here"]) == ("done", 5)
 
 
+@pytest.mark.parametrize(
+    "given", ["amd64", "linux", "Linux/amd64", "linux/", "linux/arm/v7/x", "linux/amd64,all"]
+)
+async def test_a_platform_that_is_none_is_refused(given: str, folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        desk.house.image("library/a", BIG)
+        result = await desk.run("prefetch", "a", "--platform", given)
+        assert desk.house.asked("blob") == 0
+    assert result.exit_code == 2
+    assert 'write it as "linux/arm64"' in result.stderr
+
+
 async def test_one_image_that_fails_stops_no_other(folder: Path) -> None:
     async with at_desk(folder) as desk:
         desk.house.image("library/a", BIG)

@@ -62,7 +62,7 @@ def requests(tool: str, root: Path, image: Image) -> list[Asked]:
     """What the tool asks the cache for this image, by its files below `root`. Raises NotProven."""
     try:
         asked = list(_READERS[tool](root, image))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise NotProven(f"the files of {tool} cannot be read as it reads them: {error!r}") from error
     if not asked:
         raise NotProven(
@@ -92,7 +92,7 @@ def ask(asked: Asked) -> str:
     finally:
         connection.close()
     if answer.status != 200:
-        raise NotProven(f"{asked.url}: {answer.status} {_reason(body)}")
+        raise NotProven(f"{asked.url}: answered {answer.status} {_reason(body) or answer.reason}")
     if answer.getheader("Docker-Distribution-API-Version") is None:
         raise NotProven(f"{asked.url}: whoever answers is no registry")
     return answer.getheader("Docker-Content-Digest") or "answers"
@@ -129,8 +129,9 @@ def _reason(body: bytes) -> str:
 def _docker(root: Path, image: Image) -> Iterator[Asked]:
     """The engine asks its mirrors, for Docker Hub; with the containerd image store it does as containerd."""
     engine = root / "etc/docker/daemon.json"
-    if image.registry == "docker.io" and engine.exists():
-        mirror = str(json.loads(engine.read_text())["registry-mirrors"][0]).rstrip("/")
+    settings = json.loads(engine.read_text()) if engine.exists() else {}
+    if image.registry == "docker.io" and (mirrors := settings.get("registry-mirrors")):
+        mirror = str(mirrors[0]).rstrip("/")
         trusts = _in(root / "etc/docker/certs.d" / urlsplit(mirror).netloc)
         yield Asked("GET", f"{mirror}/v2/", engine, trusts)
         yield Asked("HEAD", f"{mirror}/v2/{image.manifest}", engine, trusts)
@@ -149,7 +150,10 @@ def _containerd(root: Path, image: Image) -> Iterator[Asked]:
 def _hosts(root: Path, file: Path, image: Image) -> Iterator[Asked]:
     if not file.exists():
         return
-    first, settings = next(iter(tomllib.loads(file.read_text())["host"].items()))
+    hosts = tomllib.loads(file.read_text()).get("host")
+    if not hosts:
+        return
+    first, settings = next(iter(hosts.items()))
     authorities = settings.get("ca", ())
     authorities = [authorities] if isinstance(authorities, str) else authorities
     # Those without a leading slash start at the file's folder.
@@ -184,7 +188,7 @@ def _podman(root: Path, image: Image) -> Iterator[Asked]:
 
 def _buildkit(root: Path, image: Image) -> Iterator[Asked]:
     file = root / "etc/buildkit/buildkitd.toml"
-    registries = tomllib.loads(file.read_text())["registry"] if file.exists() else {}
+    registries = tomllib.loads(file.read_text()).get("registry", {}) if file.exists() else {}
     for mirror in registries.get(image.registry, {}).get("mirrors", ())[:1]:
         host, _, prefix = mirror.partition("/")
         settings = registries.get(host, {})

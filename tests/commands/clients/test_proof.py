@@ -51,6 +51,32 @@ def test_without_files_nothing_is_proven(tool: str, tmp_path: Path) -> None:
         requests(tool, tmp_path, DEBIAN)
 
 
+@pytest.mark.parametrize(
+    ("tool", "path", "text"),
+    [
+        ("docker", "docker/daemon.json", '{"log-driver": "local"}'),
+        ("docker", "docker/certs.d/docker.io/hosts.toml", 'server = "https://docker.io"'),
+        ("containerd", "containerd/certs.d/docker.io/hosts.toml", 'server = "https://docker.io"'),
+        ("podman", "containers/registries.conf.d/a.conf", "[aliases]"),
+        ("buildkit", "buildkit/buildkitd.toml", "debug = true"),
+        ("k3s", "rancher/k3s/registries.yaml", "mirrors: {}"),
+    ],
+)
+def test_files_that_name_no_mirror_prove_nothing(tool: str, path: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "etc" / path
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(NotProven, match="--write first"):
+        requests(tool, tmp_path, DEBIAN)
+
+
+def test_a_file_of_another_shape_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    (tmp_path / "etc/docker/daemon.json").write_text("[]")
+    with pytest.raises(NotProven, match="cannot be read"):
+        requests("docker", tmp_path, DEBIAN)
+
+
 def test_files_that_are_broken_prove_nothing(tmp_path: Path) -> None:
     asked("containerd", tmp_path, DEBIAN)
     (tmp_path / "etc/containerd/certs.d/docker.io/hosts.toml").write_text("[")
