@@ -80,9 +80,8 @@ class Hosting:
         except ManifestInvalid as error:
             raise OCIError("MANIFEST_INVALID", str(error)) from error
         pushed = Pushed(digest, body, parsed, tuple(sorted(set(tags))))
-        now = self._clock()
         try:
-            answer = await self._hosted.put(repository, pushed, now, now + self._grace)
+            answer = await self._hosted.put(repository, pushed, self._clock())
         except NoRepository:
             raise unknown(repository) from None
         if isinstance(answer, Refused):
@@ -93,12 +92,12 @@ class Hosting:
 
     async def delete(self, repository: str, reference: Digest | str) -> None:
         """An image with its tags, or one tag."""
-        keep_until = self._clock() + self._grace
         try:
             if isinstance(reference, Digest):
+                keep_until = self._clock() + self._grace
                 gone = await self._hosted.remove(repository, reference, keep_until) is not None
             else:
-                gone = await self._hosted.untag(repository, reference, keep_until) is not None
+                gone = await self._hosted.untag(repository, reference) is not None
         except NoRepository:
             raise unknown(repository) from None
         self._changed()

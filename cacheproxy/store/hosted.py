@@ -1,7 +1,8 @@
 """Rows of hosted repositories: what is pushed into them, what is taken out, and what they list.
 
 Each change is one transaction, which also notes what may have lost its last reason to be here (`review.py`).
-Whoever takes a reason away gives `keep_until`: so long at least everything else stays.
+Whoever takes a reason away gives `keep_until`: so long at least everything else stays. A tag that goes, or
+moves on, is no such reason: what it meant is still pulled by its digest.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx
 from cacheproxy.store.errors import CommitUnknown, Conflict
 from cacheproxy.store.pushing import HOLD, NoRepository
-from cacheproxy.store.review import BLOB, enqueue
+from cacheproxy.store.review import BLOB, SETTLE, enqueue
 
 T = TypeVar("T")
 
@@ -172,17 +173,17 @@ class Hosted:
         """The repository with all that is in it. False: it has images, and `force` was not given."""
         return await self._database.write(bind(_delete_repository, name, now, force))
 
-    async def put(self, name: str, pushed: Pushed, now: float, keep_until: float) -> Put | Refused:
+    async def put(self, name: str, pushed: Pushed, now: float) -> Put | Refused:
         """Take a manifest, its references and its tags, all or nothing."""
         try:
-            return await self._settle(bind(_put, name, pushed, now, keep_until))
+            return await self._settle(bind(_put, name, pushed, now))
         except Conflict:
             # What it names went between the look and the write, on a database that lets both begin.
             return Refused(missing=tuple(sorted({blob.digest for blob in pushed.parsed.blobs})))
 
-    async def untag(self, name: str, tag: str, keep_until: float) -> Digest | None:
+    async def untag(self, name: str, tag: str) -> Digest | None:
         """Take a tag away: what it meant, or None when there is none."""
-        return await self._database.write(bind(_untag, name, tag, keep_until))
+        return await self._database.write(bind(_untag, name, tag))
 
     async def remove(self, name: str, digest: Digest, keep_until: float) -> tuple[str, ...] | None:
         """Take an image away, with the tags that mean it: these, or None when there is no such image."""
@@ -225,7 +226,7 @@ def _found(tx: Tx, name: str) -> tuple[int, Settings]:
     return int(row[0]), Settings.parse(row[1])
 
 
-def _put(name: str, pushed: Pushed, now: float, keep_until: float, tx: Tx) -> Put | Refused:
+def _put(name: str, pushed: Pushed, now: float, tx: Tx) -> Put | Refused:
     repository, settings = _found(tx, name)
     here: Row | None = tx.one(HAS_IMAGE, repository=repository, digest=pushed.digest)
     if here is not None and here[0] != pushed.parsed.media_type:
@@ -243,9 +244,11 @@ def _put(name: str, pushed: Pushed, now: float, keep_until: float, tx: Tx) -> Pu
         if over:
             return Refused(over=over)
         _add(tx, repository, pushed, now)
+    _refer(tx, repository, pushed)
     for tag in sorted(moved):
         tx.run(queries.MOVE_TAG, repository=repository, name=tag, digest=pushed.digest, now=now)
-    enqueue(tx, repository, [digest for digest in moved.values() if digest is not None], keep_until)
+    # Whoever pushes it wants it for its own sake, whatever index it was a part of.
+    tx.run(SETTLE, repository=repository, digest=pushed.digest)
     return Put(here is None, moved)
 
 
@@ -305,20 +308,21 @@ def _add(tx: Tx, repository: int, pushed: Pushed, now: float) -> None:
         subject=None if parsed.subject is None else parsed.subject.digest,
         now=now,
     )
-    for blob in sorted({blob.digest for blob in parsed.blobs}):
-        if tx.one(HAS_BLOB, repository=repository, digest=blob) is not None:
-            tx.run(queries.ADD_REFERENCE, repository=repository, image=pushed.digest, digest=blob)
     for child in sorted({child.digest for child in parsed.manifests}):
         tx.run(queries.ADD_CHILD, repository=repository, image=pushed.digest, digest=child)
 
 
-def _untag(name: str, tag: str, keep_until: float, tx: Tx) -> Digest | None:
+def _refer(tx: Tx, repository: int, pushed: Pushed) -> None:
+    """To the blobs that are here; of a sparse image, more of them may be when it is pushed again."""
+    for blob in sorted({blob.digest for blob in pushed.parsed.blobs}):
+        if tx.one(HAS_BLOB, repository=repository, digest=blob) is not None:
+            tx.run(queries.ADD_REFERENCE, repository=repository, image=pushed.digest, digest=blob)
+
+
+def _untag(name: str, tag: str, tx: Tx) -> Digest | None:
     repository, _ = _found(tx, name)
     row = tx.one(DROP_TAG, repository=repository, name=tag)
-    if row is None:
-        return None
-    enqueue(tx, repository, [row[0]], keep_until)
-    return Digest.parse(row[0])
+    return None if row is None else Digest.parse(row[0])
 
 
 def _remove(name: str, digest: Digest, keep_until: float, tx: Tx) -> tuple[str, ...] | None:

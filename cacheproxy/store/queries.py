@@ -48,7 +48,15 @@ WHERE repository.name = :repository AND link.digest = :digest
 
 ANY_BLOB = "SELECT size, generation, location FROM blob WHERE digest = :digest"
 
-CACHED_BYTES = "SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob WHERE generation > 0"
+# Not what a hosted repository has, too: that is nobody's to evict.
+CACHED_BYTES = """
+SELECT CAST(coalesce(sum(blob.size), 0) AS BIGINT) FROM blob
+WHERE blob.generation > 0
+    AND NOT EXISTS (
+        SELECT 1 FROM link JOIN repository ON repository.id = link.repository
+        WHERE link.digest = blob.digest AND repository.kind = 'hosted'
+    )
+"""
 
 ADD_REPOSITORY = """
 INSERT INTO repository (name, kind, upstream, created) VALUES (:name, 'cached', :upstream, :now)

@@ -79,7 +79,7 @@ class Records:
         return [name for (name,) in await self._scan(queries.REPOSITORIES, last=last, n=n)]
 
     async def cached_bytes(self) -> int:
-        """Bytes of all blobs that are here."""
+        """Bytes of all blobs that are here and may be evicted, but for pins."""
         ((total,),) = await self._scan(queries.CACHED_BYTES)
         return int(total)
 

@@ -16,6 +16,7 @@ ON CONFLICT (repository, digest) DO UPDATE SET
     due = CASE WHEN review.due < excluded.due THEN excluded.due ELSE review.due END,
     tries = 0
 """
+SETTLE = "DELETE FROM review WHERE repository = :repository AND digest = :digest"
 
 
 def enqueue(tx: Tx, repository: int, digests: Iterable[str], due: float) -> None:

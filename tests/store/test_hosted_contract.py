@@ -50,7 +50,7 @@ def pushed(body: bytes, *tags: str) -> Pushed:
 
 
 async def put(hosted: Hosted, body: bytes, *tags: str, name: str = TEAM) -> Put | Refused:
-    return await hosted.put(name, pushed(body, *tags), 100.0, 600.0)
+    return await hosted.put(name, pushed(body, *tags), 100.0)
 
 
 async def test_an_image_is_taken_with_its_tags(hosted: Hosted, records: Records) -> None:
@@ -70,12 +70,11 @@ async def test_the_same_image_again_is_no_change(hosted: Hosted) -> None:
     assert await put(hosted, image(), "1") == Put(False, {})
 
 
-async def test_a_tag_moves_and_what_it_meant_is_looked_at(hosted: Hosted, database: Database) -> None:
+async def test_a_tag_moves_and_what_it_meant_stays(hosted: Hosted, database: Database) -> None:
     old, new = image(note="old"), image(note="new")
     await put(hosted, old, "1")
     assert await put(hosted, new, "1") == Put(True, {"1": Digest.of(old)})
-    found = await rows(database, REVIEWS)
-    assert [(digest, due) for _, digest, due in found] == [(Digest.of(old), 600.0)]
+    assert await rows(database, REVIEWS) == []
 
 
 async def test_a_tag_that_is_fixed_does_not_move(hosted: Hosted, records: Records) -> None:
@@ -125,6 +124,16 @@ async def test_an_image_may_be_sparse_where_that_is_set(hosted: Hosted, records:
     assert await records.blob("team/empty", LAYER_DIGEST) is None
 
 
+async def test_a_sparse_image_that_is_pushed_again_names_what_came_since(
+    hosted: Hosted, database: Database
+) -> None:
+    await hosted.create("team/empty", Settings(sparse="images"), 1.0)
+    await put(hosted, image(), name="team/empty")
+    await blobs(database, "team/empty")
+    await put(hosted, image(), name="team/empty")
+    assert await rows(database, "SELECT count(*) FROM reference") == [(2,)]
+
+
 @pytest.mark.parametrize("kind", ["nondistributable.v1.tar+gzip", "rootfs.foreign.diff.tar.gzip"])
 async def test_a_layer_that_must_not_be_distributed_need_not_be_here(hosted: Hosted, kind: str) -> None:
     body = image().replace(b"layer.v1.tar+gzip", f"layer.{kind}".encode())
@@ -134,10 +143,10 @@ async def test_a_layer_that_must_not_be_distributed_need_not_be_here(hosted: Hos
 
 async def test_the_same_bytes_are_of_one_type(hosted: Hosted) -> None:
     body = b'{"schemaVersion": 2, "manifests": []}'
-    await hosted.put(TEAM, Pushed(Digest.of(body), body, manifests.parse(body, INDEX)), 100.0, 600.0)
+    await hosted.put(TEAM, Pushed(Digest.of(body), body, manifests.parse(body, INDEX)), 100.0)
     docker = "application/vnd.docker.distribution.manifest.list.v2+json"
     other = Pushed(Digest.of(body), body, manifests.parse(body, docker))
-    assert await hosted.put(TEAM, other, 100.0, 600.0) == Refused(retyped=INDEX)
+    assert await hosted.put(TEAM, other, 100.0) == Refused(retyped=INDEX)
 
 
 @pytest.mark.parametrize(
@@ -162,11 +171,11 @@ async def test_a_tag_is_taken_away_and_its_image_stays(
 ) -> None:
     body = image()
     await put(hosted, body, "1", "2")
-    assert await hosted.untag(TEAM, "1", 700.0) == Digest.of(body)
-    assert await hosted.untag(TEAM, "1", 700.0) is None
+    assert await hosted.untag(TEAM, "1") == Digest.of(body)
+    assert await hosted.untag(TEAM, "1") is None
     assert await records.tag(TEAM, "1") is None
     assert await records.image(TEAM, Digest.of(body)) is not None
-    assert [row[1:] for row in await rows(database, REVIEWS)] == [(Digest.of(body), 700.0)]
+    assert await rows(database, REVIEWS) == []
 
 
 async def test_an_image_goes_with_its_tags(hosted: Hosted, records: Records, database: Database) -> None:
@@ -280,7 +289,7 @@ async def test_usage_counts_each_blob_once(hosted: Hosted) -> None:
 async def test_what_is_not_there_is_said(hosted: Hosted) -> None:
     for attempt in (
         put(hosted, image(), name="team/none"),
-        hosted.untag("team/none", "1", 1.0),
+        hosted.untag("team/none", "1"),
         hosted.remove("team/none", CHILD, 1.0),
         hosted.delete("team/none", 1.0, force=True),
         hosted.rename("team/none", "x"),
