@@ -28,7 +28,7 @@ SERVICE_STATE = Path("/var/lib/cacheproxy")
 @as_json
 @click.pass_obj
 def doctor(load: Load, file: Path | None, machine: bool) -> None:
-    """Look at folders, disk, database, bucket, clock and each upstream. Ends with 1 if any fails."""
+    """Look at folders, disk, database, bucket, traces, clock and each upstream. Ends with 1 if any fails."""
     from cacheproxy.commands import checks
     from cacheproxy.commands.outside import ask
 

@@ -15,6 +15,7 @@ import trio
 from cacheproxy import wiring
 from cacheproxy.commands.checks import Finding
 from cacheproxy.commands.stores import bucket, database
+from cacheproxy.commands.traces import collector
 from cacheproxy.core.failures import Cause, UpstreamError
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def ask(config: Config) -> list[Finding]:
     said = _Said()
     structlog.configure(processors=[said])
     answers = trio.run(_ask_all, config.upstreams, said)
-    stores = [*trio.run(database, config), *trio.run(bucket, config)]
-    return [*stores, *(answer.finding for answer in answers), *_clock(answers)]
+    places = [*trio.run(database, config), *trio.run(bucket, config), *trio.run(collector, config)]
+    return [*places, *(answer.finding for answer in answers), *_clock(answers)]
 
 
 class _Said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import trio
 from cacheproxy import wiring
 from cacheproxy.commands.checks import Finding
 from cacheproxy.config import BucketURL
-from cacheproxy.store.errors import StoreError
+from cacheproxy.store.errors import SchemaBehind, StoreError
 
 if TYPE_CHECKING:
     from cacheproxy.config import Config
@@ -26,10 +27,10 @@ BY_ITSELF = frozenset({"az"})
 
 
 async def database(config: Config) -> list[Finding]:
-    """PostgreSQL: connection, version, promises, rights, schema, clock."""
+    """PostgreSQL: connection, version, promises, rights, schema, clock; SQLite: would a daemon take it?"""
     url = config.storage.database
     if isinstance(url, Path):
-        return []
+        return await _file(config, url)
     try:
         from cacheproxy.store import postgres_probe
     except ImportError as error:
@@ -42,6 +43,19 @@ async def database(config: Config) -> list[Finding]:
     return list(_judged(condition))
 
 
+async def _file(config: Config, path: Path) -> list[Finding]:
+    """Rights are not looked at here, and nothing is said of a file that is in order, or not there yet."""
+    if not os.access(path, os.R_OK):
+        return []
+    try:
+        async with wiring.look_at_rows(config.storage):
+            return []
+    except SchemaBehind as error:
+        return [Finding("warn", "schema", str(error))]
+    except (StoreError, OSError) as error:
+        return [Finding("fail", "rows", str(error))]
+
+
 def _judged(condition: Condition) -> Iterator[Finding]:
     yield Finding("ok", "postgres", f"version {condition.version} answers")
     for broken in condition.broken:
@@ -50,7 +64,7 @@ def _judged(condition: Condition) -> Iterator[Finding]:
         advice = "make the daemon's role the owner of its schema and of all tables in it"
         yield Finding("fail", "postgres rights", lacking, advice)
     if condition.schema:
-        yield Finding("warn", "postgres schema", condition.schema)
+        yield Finding("warn" if condition.usable else "fail", "postgres schema", condition.schema)
     if abs(condition.ahead) >= SKEWED:
         way = "ahead of" if condition.ahead > 0 else "behind"
         said = f"its clock is {abs(condition.ahead):.0f} s {way} ours"

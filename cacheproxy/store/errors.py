@@ -11,6 +11,7 @@ StoreError
 ├── Conflict          a constraint of the schema refused the write: nothing was written
 ├── InUse             another process runs with the state folder; raised at the start only
 └── DatabaseRefused   not a database this version can work with; raised by opening only
+    └── SchemaBehind  it is empty, or of an earlier version: a daemon would open it
 """
 
 from __future__ import annotations
@@ -89,3 +90,7 @@ class DatabaseRefused(StoreError):
             f"the database {database} is damaged ({found}): restore it from a backup, or move it away with"
             " its -wal and -shm files; a new one is filled by pulls"
         )
+
+
+class SchemaBehind(DatabaseRefused):
+    """Raised to whoever only looks: a daemon brings the schema up to date when it opens the database."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from string import Template
 
 from cacheproxy.store.database import Tx
-from cacheproxy.store.errors import DatabaseRefused
+from cacheproxy.store.errors import DatabaseRefused, SchemaBehind
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +213,34 @@ _HOSTING = (
     "CREATE INDEX child_by_digest ON child (repository, digest)",
 )
 
+_TOKENS = (
+    # PKCS #8, DER. All nodes sign with the same ones.
+    """
+    CREATE TABLE signing_key (
+        kid TEXT NOT NULL PRIMARY KEY,
+        secret $bytes NOT NULL,
+        created $real NOT NULL
+    ) $table
+    """,
+    # SHA-256 of the token, in hex.
+    """
+    CREATE TABLE refresh_token (
+        hash TEXT NOT NULL PRIMARY KEY,
+        principal TEXT NOT NULL,
+        expires $real NOT NULL
+    ) $table
+    """,
+    "CREATE INDEX refresh_token_by_principal ON refresh_token (principal, expires)",
+    "CREATE INDEX refresh_token_by_end ON refresh_token (expires)",
+)
+
 MIGRATIONS = (
     Migration(1, _CACHE),
     Migration(2, _EVICTION),
     Migration(3, _REMOVAL),
     Migration(4, _SCRUB),
     Migration(5, _HOSTING),
+    Migration(6, _TOKENS),
 )
 
 
@@ -243,7 +265,7 @@ def demand_current(tx: Tx, steps: tuple[Migration, ...] = MIGRATIONS) -> None:
     known = {step.number: step.checksum for step in steps}
     _judge(done, known)
     if done != known:
-        raise DatabaseRefused(
+        raise SchemaBehind(
             f"the database is of schema {max(done, default=0)}, and this version's is {max(known)}: start its"
             " daemon once, which brings the schema up to date"
         )

@@ -84,9 +84,13 @@ def meaning(error: psycopg.Error) -> Exception:
     return error
 
 
+_STATEMENT = re.compile(r"^LINE \d+:.*\n.*\^$", re.MULTILINE)
+"""Where in a statement its fault is: that line of it, and a mark below."""
+
+
 def told(error: psycopg.Error) -> str:
-    """In one line. libpq tells host and user here, never a password."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """In one line, without our SQL. libpq tells host and user here, never a password."""
+    return " ".join(_STATEMENT.sub("", str(error)).split()) or type(error).__name__
 
 
 def useless(connection: Connection, error: psycopg.Error) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 
 from cacheproxy.store.database import Tx
-from cacheproxy.store.errors import DatabaseRefused
+from cacheproxy.store.errors import DatabaseRefused, SchemaBehind
 from cacheproxy.store.migrations import demand_current
 from cacheproxy.store.postgres import broken_promises
 from cacheproxy.store.postgres_connection import PostgresTx, connect, parameters, told
@@ -31,6 +31,8 @@ class Condition:
     """Rights that are missing, in words."""
     schema: str
     """Why the schema is not this version's; "": it is."""
+    usable: bool
+    """Whether a daemon would take the schema, or bring it up to date."""
     ahead: float
     """Seconds that the server's clock is ahead of ours, to half a round trip."""
 
@@ -49,7 +51,7 @@ def _examined(tx: Tx) -> Condition:
     there = float(str(_value(tx, "SELECT extract(epoch FROM clock_timestamp())")))
     ahead = there - (before + time.time()) / 2
     version = str(_value(tx, "SELECT current_setting('server_version')"))
-    return Condition(version, broken_promises(tx), _lacking(tx), _schema(tx), ahead)
+    return Condition(version, broken_promises(tx), _lacking(tx), *_schema(tx), ahead)
 
 
 def _lacking(tx: Tx) -> list[str]:
@@ -61,14 +63,16 @@ def _lacking(tx: Tx) -> list[str]:
     return owned
 
 
-def _schema(tx: Tx) -> str:
+def _schema(tx: Tx) -> tuple[str, bool]:
     if _value(tx, "SELECT to_regclass('migration')") is None:
-        return "it is empty: the first daemon makes the tables"
+        return "it is empty: the first daemon makes the tables", True
     try:
         demand_current(tx)
+    except SchemaBehind as error:
+        return str(error), True
     except DatabaseRefused as error:
-        return str(error)
-    return ""
+        return str(error), False
+    return "", True
 
 
 def _value(tx: Tx, sql: str) -> object:

@@ -19,7 +19,7 @@ import trio
 
 from cacheproxy.store.connection import SQLiteTx, connect, create, meaning
 from cacheproxy.store.database import Memory, Tx
-from cacheproxy.store.errors import DatabaseRefused, StoreBusy, StoreSuspect
+from cacheproxy.store.errors import DatabaseRefused, SchemaBehind, StoreBusy, StoreSuspect
 from cacheproxy.store.migrations import demand_current, migrate
 from cacheproxy.store.writer import Writer
 
@@ -157,7 +157,7 @@ def _end_at(connection: apsw.Connection, deadline: float) -> None:
 
 def _demand_current(tx: Tx) -> None:
     if not tx.all("SELECT 1 FROM sqlite_schema WHERE name = 'migration'"):
-        raise DatabaseRefused("the database is empty: no daemon has run with it")
+        raise SchemaBehind("the database is empty: no daemon has run with it")
     demand_current(tx)
 
 

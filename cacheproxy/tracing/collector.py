@@ -14,6 +14,7 @@ from typing import Any
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from cacheproxy.edge.message import Application, Log
 from cacheproxy.tracing.door import Sampling, Traced
@@ -22,6 +23,19 @@ from cacheproxy.tracing.spans import tracer
 
 PATH = "/v1/traces"
 """Below the collector's address (OTLP/HTTP)."""
+
+PROOF_LIMIT = 5.0
+"""Seconds for `unproven`, with all that the exporter tries again."""
+
+
+def unproven(endpoint: str) -> str:
+    """Why the collector takes no spans; "": it took a request without any. Blocking."""
+    client = _Client()
+    with _silent("opentelemetry"):
+        exporter: SpanExporter = OTLPSpanExporter(endpoint + PATH, session=client, timeout=PROOF_LIMIT)
+        result = exporter.export(())
+        exporter.shutdown()
+    return "" if result is SpanExportResult.SUCCESS else client.reason or "it takes no spans"
 
 
 @asynccontextmanager

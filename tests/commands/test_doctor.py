@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from cacheproxy import config
@@ -13,8 +15,9 @@ from cacheproxy.commands import checks, doctor, outside, stores
 from cacheproxy.commands.checks import Finding
 from cacheproxy.store.postgres import Postgres
 from cacheproxy.store.postgres_probe import Condition
+from tests.collector import collector
 from tests.commands.desk import Desk, at_desk
-from tests.faults.house import hosts
+from tests.faults.house import House, hosts
 from tests.origin import faults
 from tests.postgres import postgres_url as postgres_url
 from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
@@ -161,6 +164,39 @@ async def test_a_bucket_that_does_all_is_fine(folder: Path, seaweed_server: Seaw
     assert "403" in found["objects"]["said"]
 
 
+async def test_a_file_of_a_later_version_is_told_before_a_daemon_is(folder: Path) -> None:
+    async with hosts(folder) as house:
+        async with house.process():
+            pass
+        assert "rows" not in await findings(Desk(house))
+        with closing(apsw.Connection(str(house.state / "cacheproxy.db"))) as connection:
+            connection.execute("DELETE FROM migration WHERE number > 1")
+            assert (await findings(Desk(house)))["schema"]["level"] == "warn"
+            connection.execute("INSERT INTO migration VALUES (999, 'x')")
+        found = (await findings(Desk(house)))["rows"]
+    assert (found["level"], "written by a newer cacheproxy" in found["said"]) == ("fail", True)
+
+
+async def test_a_collector_that_takes_spans_is_fine(folder: Path) -> None:
+    async with collector() as at, hosts(folder) as house:
+        add_traces(house, at.url)
+        found = await findings(Desk(house))
+    assert (found["traces"]["level"], at.requests, at.spans) == ("ok", 1, [])
+
+
+async def test_one_that_takes_none_is_told(folder: Path) -> None:
+    async with collector() as at, hosts(folder) as house:
+        add_traces(house, at.url)
+        at.status = 401
+        found = await findings(Desk(house))
+    assert found["traces"]["level"] == "warn"
+    assert "the collector answered 401" in found["traces"]["said"]
+
+
+def add_traces(house: House, endpoint: str) -> None:
+    house.file.write_text(f'{house.file.read_text()}\n[traces]\nendpoint = "{endpoint}"\n')
+
+
 async def test_a_database_that_is_not_there_yet_or_not_at_all(folder: Path, postgres_url: str) -> None:
     async with hosts(folder, storage=f'database = "{postgres_url}"') as house:
         found = await findings(Desk(house))
@@ -177,9 +213,10 @@ async def test_a_database_that_is_not_there_yet_or_not_at_all(folder: Path, post
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        (Condition("18", [], [], "", 1.0), ["ok"]),
-        (Condition("18", ["x"], [], "", 0.0), ["ok", "fail"]),
-        (Condition("18", [], ["x"], "y", -99.0), ["ok", "fail", "warn", "warn"]),
+        (Condition("18", [], [], "", True, 1.0), ["ok"]),
+        (Condition("18", ["x"], [], "", True, 0.0), ["ok", "fail"]),
+        (Condition("18", [], ["x"], "y", True, -99.0), ["ok", "fail", "warn", "warn"]),
+        (Condition("18", [], [], "y", False, 0.0), ["ok", "fail"]),
     ],
 )
 def test_how_a_database_is_judged(condition: Condition, expected: list[str]) -> None:

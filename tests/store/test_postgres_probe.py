@@ -26,7 +26,7 @@ async def test_one_in_order(postgres_url: str) -> None:
     await made(postgres_url)
     found = examine(postgres_url)
     assert found.version[0].isdigit()
-    assert (found.broken, found.lacking, found.schema) == ([], [], "")
+    assert (found.broken, found.lacking, found.schema, found.usable) == ([], [], "", True)
     assert abs(found.ahead) < 5
 
 
@@ -38,7 +38,8 @@ def test_an_empty_one_stays_empty(postgres_url: str) -> None:
 async def test_a_schema_of_a_later_version(postgres_url: str) -> None:
     await made(postgres_url)
     run(postgres_url, "INSERT INTO migration VALUES (999, 'x')")
-    assert "999" in examine(postgres_url).schema
+    found = examine(postgres_url)
+    assert ("999" in found.schema, found.usable) == (True, False)
 
 
 def test_promises_that_were_taken_back(postgres_url: str) -> None:
