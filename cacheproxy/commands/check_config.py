@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial as bind
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cacheproxy.commands.daemon import Daemon
-from cacheproxy.commands.options import FILE, Load
+from cacheproxy.commands.options import FILE, Load, as_json, report
 from cacheproxy.commands.words import plural
 
 if TYPE_CHECKING:
     from cacheproxy.config import Config
-    from cacheproxy.trial import Tried
 
 
 @click.command("check-config")
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     "--running", is_flag=True, help="Say what a reload (SIGHUP) would change in the running daemon."
 )
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the file, for editors.")
+@as_json
 @click.pass_obj
-def check_config(load: Load, file: Path | None, against: Path | None, running: bool, schema: bool) -> None:
+def check_config(
+    load: Load, file: Path | None, against: Path | None, running: bool, schema: bool, machine: bool
+) -> None:
     """Say what a configuration means, or everything that is wrong with it and the files that it names."""
     if schema:
         from cacheproxy.config import schema as editors
@@ -38,43 +41,58 @@ def check_config(load: Load, file: Path | None, against: Path | None, running: b
         return
     config = load(file)
     if running:
-        _say(*_reload(Daemon.of(config).get("/reload")))
+        said, lines = Daemon.of(config).get("/reload"), _reload
     elif against is not None:
-        _say(_difference(load(against), config), [], [])
+        said, lines = _difference(load(against), config), _changed
     else:
-        _say(_summary(config), *_try(config))
+        said, lines = _tried(config), bind(_summary, config)
+    report(said, machine, lines)
+    _end(said["problems"], quiet=machine)
 
 
-def _say(lines: Iterable[str], problems: Sequence[str], warnings: Iterable[str]) -> None:
-    for line in (*lines, *(f"warning: {warning}" for warning in warnings)):
-        click.echo(line)
-    for problem in problems:
+def _end(problems: Sequence[str], *, quiet: bool) -> None:
+    for problem in (
+        () if quiet else (*problems, *([f"{plural(len(problems), 'problem')}."] if problems else []))
+    ):
         click.echo(problem, err=True)
     if problems:
-        click.echo(f"{plural(len(problems), 'problem')}.", err=True)
         sys.exit(1)
 
 
-def _try(config: Config) -> Tried:
+def _tried(config: Config) -> dict[str, Any]:
     # Imported only here: --schema and --against start without the network stack.
     import trio
 
     from cacheproxy.trial import tried
 
-    return trio.run(tried, config)
+    return {"file": _name(config), **trio.run(tried, config)._asdict()}
 
 
-def _reload(said: Any) -> tuple[list[str], list[str], list[str]]:
-    title = f"the daemon would read {said['file'] or 'no file: defaults'}"
-    if said["problems"]:
-        return [f"{title}, and stay as it is:"], said["problems"], said["warnings"]
-    return [title, *_lines(said["changes"])], [], said["warnings"]
-
-
-def _difference(old: Config, new: Config) -> Iterator[str]:
+def _difference(old: Config, new: Config) -> dict[str, Any]:
+    """As the daemon says it of a reload."""
     from cacheproxy.config.changes import changes
 
-    return _lines([{"text": str(change), "live": change.live} for change in changes(old, new)])
+    found = [{"text": str(change), "live": change.live} for change in changes(old, new)]
+    return {"file": _name(new), "problems": [], "warnings": [], "changes": found}
+
+
+def _name(config: Config) -> str | None:
+    return None if config.file is None else str(config.file)
+
+
+def _reload(said: Any) -> list[str]:
+    title = f"the daemon would read {said['file'] or 'no file: defaults'}"
+    if said["problems"]:
+        return [f"{title}, and stay as it is:", *_warned(said)]
+    return [title, *_changed(said)]
+
+
+def _changed(said: Any) -> list[str]:
+    return [*_lines(said["changes"]), *_warned(said)]
+
+
+def _warned(said: Any) -> Iterator[str]:
+    return (f"warning: {warning}" for warning in said["warnings"])
 
 
 def _lines(changes: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -85,9 +103,10 @@ def _lines(changes: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield from [title, *lines] if lines else []
 
 
-def _summary(config: Config) -> list[str]:
+def _summary(config: Config, said: Any) -> list[str]:
+    found = "reads well; what it names does not" if said["problems"] else "OK"
     lines = [
-        f"{config.file or 'no configuration file: defaults'}: OK",
+        f"{config.file or 'no configuration file: defaults'}: {found}",
         f"clients connect to {', '.join(config.server.listen)}; metrics at {config.server.metrics}",
         f"state in {config.storage.state}; blobs in {config.storage.blobs}",
         "upstreams:",
@@ -98,4 +117,4 @@ def _summary(config: Config) -> list[str]:
         if upstream.default:
             names.append("bare names")
         lines.append(f"  {upstream.registry:{width}}  {upstream.url}  {', '.join([*names, *upstream.hosts])}")
-    return lines
+    return [*lines, *_warned(said)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import trio
@@ -25,6 +26,20 @@ async def test_what_is_wrong_with_a_named_file_is_a_problem(tmp_path: Path) -> N
         f"server.tls: {tmp_path}/tls.crt: holds no certificate in PEM",
         "1 problem.",
     ]
+    assert result.stdout.startswith(f"{tmp_path}/c.toml: reads well; what it names does not\n")
+
+
+async def test_programs_are_told_the_same(tmp_path: Path) -> None:
+    (tmp_path / "tls.crt").write_text("nonsense")
+    file, other = tmp_path / "c.toml", tmp_path / "other.toml"
+    file.write_text('server.tls.certificate = "tls.crt"')
+    other.write_text("")
+    result = await check(file, "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    problem = f"server.tls: {tmp_path}/tls.crt: holds no certificate in PEM"
+    assert json.loads(result.stdout) == {"file": str(file), "problems": [problem], "warnings": []}
+    told = json.loads((await check(file, "--against", other, "--json")).stdout)
+    assert [(change["live"], "server.tls" in change["text"]) for change in told["changes"]] == [(True, True)]
 
 
 async def test_what_a_reload_would_change_in_the_running_daemon(folder: Path) -> None:
@@ -43,6 +58,8 @@ async def test_what_a_reload_would_change_in_the_running_daemon(folder: Path) ->
             "with a restart only:",
             '  ~ storage.objects.region = "eu"  (was "")',
         ]
+        told = json.loads((await check(file, "--running", "--json")).stdout)
+        assert sorted(change["live"] for change in told["changes"]) == [False, True]
         assert (await check(file, "--running")).exit_code == 0  # and nothing was changed by asking
 
 
