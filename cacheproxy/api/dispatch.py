@@ -136,7 +136,12 @@ class Door:
         meant = self._routes.meaning(operation.name, first(query, "ns"), request.host)
         place = await self._place(operation, meant, need, caller, request)
         if isinstance(place, Target):
-            return await self._cached(operation, place, request, query)
+            response = await self._cached(operation, place, request, query)
+            if response.status >= 400 and isinstance(meant, Bare) and self._may_begin(meant.name, caller):
+                # Who pushes there asks first what is there, and goes on only if nothing is: a default
+                # upstream that fails, or refuses, has no say in it.
+                response.status = 404
+            return response
         assert self._hosted is not None
         if isinstance(operation, ops.Manifest) and method == "GET":
             era = self._ready.era
@@ -214,11 +219,17 @@ class Door:
         """The default upstream's image of that name, unless the caller may read no other than a hosted one.
 
         Who pushes into a repository that is not there yet asks first what it has, and must hear "nothing".
+        Below a template's prefix all names are ours: nobody elsewhere can put an image there.
         """
         default = meant.default
+        if self._hosted is not None and self._hosted.covers(meant.name):
+            return None
         if default is None or self._hosted is None or caller.may(Right.PULL, default.repository):
             return default
         return None if caller.may(Right.PULL, meant.name) else default
+
+    def _may_begin(self, name: str, caller: Caller) -> bool:
+        return self._hosted is not None and self._hosted.creatable(name, caller)
 
     def _admitted(self, request: Request, caller: Caller, need: Right, repository: str) -> str:
         if not caller.may(need, repository):

@@ -81,6 +81,14 @@ class Hosted:
         """Whether a repository of that name is hosted here."""
         return await self._repositories.is_hosted(name)
 
+    def covers(self, name: str) -> bool:
+        """Whether the name is below the prefix of a template: no other registry's, there or not."""
+        return self._repositories.covers(name)
+
+    def creatable(self, name: str, caller: Caller) -> bool:
+        """Whether the caller's push would make the repository."""
+        return caller.may(Right.CREATE, name) and self._repositories.foresees(name)
+
     async def born(self, name: str, caller: Caller) -> str:
         """The repository that somebody pushes to, and that was not there: made, where that is foreseen."""
         if caller.may(Right.CREATE, name) and await self._repositories.born_by_push(name):

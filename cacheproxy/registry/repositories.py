@@ -8,7 +8,7 @@ import structlog
 
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.settings import Settings
-from cacheproxy.core.templates import Birth, Templates
+from cacheproxy.core.templates import ROOT, Birth, Templates
 from cacheproxy.store.hosted import Hosted
 from cacheproxy.store.pushing import NoRepository
 
@@ -25,6 +25,15 @@ class Repositories:
 
     async def is_hosted(self, name: str) -> bool:
         return await self._hosted.settings(name) is not None
+
+    def foresees(self, name: str) -> bool:
+        """Whether a push would make the repository."""
+        return self._templates.choose(name, Birth.PUSH) is not None
+
+    def covers(self, name: str) -> bool:
+        """Whether a template other than ROOT is for it."""
+        template = self._templates.choose(name, Birth.PUSH)
+        return template is not None and template.prefix != ROOT
 
     async def born_by_push(self, name: str) -> bool:
         """Make the repository that somebody pushes to; False: no template covers it, or its name is taken."""
