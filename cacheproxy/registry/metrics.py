@@ -26,6 +26,17 @@ INTEGRITY_FAILURES = Counter(
     "Stored blobs that were not what was stored, by what was found: missing, unreadable, truncated, mismatch",
     ["found"],
 )
+COLLECTED = Counter(
+    "cacheproxy_collected", "What no hosted repository had a reason for any more: image, link, blob", ["kind"]
+)
+COLLECTED_BYTES = Counter("cacheproxy_collected_bytes", "The bytes of such blobs")
+COLLECTION_OVERDUE = Gauge("cacheproxy_collection_overdue", "Images and blobs that are due to be looked at")
+COLLECTION_OLDEST = Gauge(
+    "cacheproxy_collection_oldest_due_timestamp_seconds", "When the first of them was due; 0: none is"
+)
+COLLECTION_STOPPED = Gauge(
+    "cacheproxy_collection_stopped", "1: the last pass stopped, because of a failure, the clock, or its brake"
+)
 STALE = Counter(
     "cacheproxy_stale_served",
     "Answers served stale because the upstream failed, by cause",

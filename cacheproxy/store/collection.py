@@ -63,9 +63,34 @@ SELECT 1 FROM image JOIN repository ON repository.id = image.repository
 WHERE image.repository = :repository AND image.digest = :digest AND repository.kind = 'hosted'
 """
 
-BACKLOG = """
-SELECT count(*), coalesce(min(due), 0) FROM review WHERE due <= :now
+# The same questions as above, of all that is due, without a change.
+DOOMED_IMAGES = """
+SELECT count(*) FROM review
+JOIN image ON image.repository = review.repository AND image.digest = review.digest
+JOIN repository ON repository.id = image.repository
+WHERE review.due <= :now AND repository.kind = 'hosted'
+    AND NOT EXISTS (SELECT 1 FROM tag WHERE tag.repository = image.repository AND tag.digest = image.digest)
+    AND NOT EXISTS (SELECT 1 FROM pin WHERE pin.repository = image.repository AND pin.name = image.digest)
+    AND NOT EXISTS (
+        SELECT 1 FROM child WHERE child.repository = image.repository AND child.digest = image.digest
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM image AS subject
+        WHERE subject.repository = image.repository AND subject.digest = image.subject
+    )
 """
+DOOMED_BLOBS = """
+SELECT count(*), CAST(coalesce(sum(blob.size), 0) AS BIGINT)
+FROM review JOIN blob ON blob.digest = review.digest
+WHERE review.repository = 0 AND review.due <= :now AND blob.generation > 0
+    AND NOT EXISTS (SELECT 1 FROM reference WHERE reference.digest = blob.digest)
+    AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.digest = blob.digest AND lease.until > :now)
+    AND NOT EXISTS (
+        SELECT 1 FROM link JOIN repository ON repository.id = link.repository
+        WHERE link.digest = blob.digest AND (link.keep_until > :now OR repository.kind <> 'hosted')
+    )
+"""
+BACKLOG = "SELECT count(*), coalesce(min(due), 0) FROM review WHERE due <= :now"
 STOCK = """
 SELECT
     (SELECT CAST(coalesce(sum(blob.size), 0) AS BIGINT) FROM blob WHERE blob.generation > 0 AND (
@@ -130,6 +155,15 @@ class Stock:
     images: int
 
 
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What a pass would let go."""
+
+    images: int
+    blobs: int
+    bytes: int
+
+
 @dataclass(slots=True)
 class _NotInEarnest(Exception):
     swept: Swept = field(default_factory=Swept)
@@ -170,6 +204,14 @@ class Collection:
     async def stock(self) -> Stock:
         ((size, images),) = await self._database.scan(lambda tx: tx.all(STOCK))
         return Stock(int(size), int(images))
+
+    async def doomed(self, now: float) -> Doomed:
+        def doomed(tx: Tx) -> Doomed:
+            ((images,),) = tx.all(DOOMED_IMAGES, now=now)
+            ((blobs, size),) = tx.all(DOOMED_BLOBS, now=now)
+            return Doomed(int(images), int(blobs), int(size))
+
+        return await self._database.scan(doomed)
 
     async def lease(self, holder: str, now: float, until: float) -> str | None:
         """Collect alone until then: None, or who does already."""

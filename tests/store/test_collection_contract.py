@@ -7,7 +7,7 @@ import pytest
 from cacheproxy.core import manifest as manifests
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.settings import Settings
-from cacheproxy.store.collection import TRASHED, Backlog, Collection, Stock, Swept
+from cacheproxy.store.collection import TRASHED, Backlog, Collection, Doomed, Stock, Swept
 from cacheproxy.store.database import Database
 from cacheproxy.store.hosted import Hosted, Pushed, Put
 from cacheproxy.store.pushing import Pushing
@@ -204,6 +204,7 @@ async def test_children_go_after_their_index_and_their_blobs_after_them(registry
     await registry.remove(parent)
     assert await registry.images() == {child}
     registry.now += GRACE
+    assert (await registry.collection.doomed(registry.now)).images == 1
     assert (await registry.collect()).images == 1
     assert await registry.blobs() == {CONFIG_DIGEST, LAYER_DIGEST}  # who asked for them was told of them
     registry.now += GRACE
@@ -277,6 +278,7 @@ async def test_not_in_earnest_nothing_changes(registry: Registry) -> None:
     before = await rows(registry.database, "SELECT * FROM review")
     swept = await registry.collect(earnest=False)
     assert swept.blobs == 1
+    assert await registry.collection.doomed(KEPT) == Doomed(0, 1, len(LAYER_BYTES))
     assert await registry.blobs() == {LAYER_DIGEST}
     assert await rows(registry.database, "SELECT * FROM review") == before
     assert await registry.collect() == swept
