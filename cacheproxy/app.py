@@ -44,6 +44,7 @@ from cacheproxy.registry.eviction import Eviction
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.inventory import Inventory
+from cacheproxy.registry.keys import SigningKeys
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing
@@ -158,7 +159,8 @@ async def main(
         if stores.unclean:
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
         background.start_soon(lasting.push.expire)
-        accounts = await hosting.accounts(config.accounts)
+        background.start_soon(lasting.keys.run)
+        accounts = await hosting.accounts(config.accounts, lasting.keys)
         doors = _doors(config, lasting, await upstreams.open(config.upstreams), accounts)
         lasting.scrub.refetch = doors.refetch
         background.start_soon(lasting.scrub.run)
@@ -169,7 +171,7 @@ async def main(
             nonlocal doors, config
             enter = await entrance.prepare(new.server)
             await wiring.prove_redirects(config.storage, new.storage)
-            accounts = await hosting.accounts(new.accounts)
+            accounts = await hosting.accounts(new.accounts, lasting.keys)
             doors = _doors(new, lasting, await upstreams.open(new.upstreams), accounts, doors.prefetch)
             # From here on nothing waits: no request sees one half of it.
             clients.door, commands.door = doors.clients, doors.commands
@@ -233,6 +235,7 @@ class Lasting:
     scrub: Scrub
     fills: Fills
     push: Push
+    keys: SigningKeys
     ready: ReadyAnswers
     background: trio.Nursery
     via: str
@@ -256,9 +259,9 @@ def _lasting(
     shared = isinstance(config.storage.database, str)
     scrub = Scrub(proofs, stores.content, quarantine, rules, now, shared=shared)
     push = hosting.push(stores.database, stores.content, now)
-    ready = ReadyAnswers()
+    keys, ready = hosting.keys(stores.database, now), ReadyAnswers()
     return Lasting(
-        stores, space, recency, eviction, quarantine, scrub, fills, push, ready, background, via, now()
+        stores, space, recency, eviction, quarantine, scrub, fills, push, keys, ready, background, via, now()
     )
 
 
@@ -307,12 +310,12 @@ def _doors(
     distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)
     routes = wiring.routes(config)
     hosted = hosting.hosted(config, stores, lasting.push, lasting.quarantine, lasting.ready, routes, clock)
-    callers, tokens = hosting.entry(config, accounts, routes, clock)
+    callers, tokens = hosting.entry(config, accounts, lasting.keys, routes, clock)
     clients = Door(routes, callers, distribution, hosted, lasting.ready, lasting.via, tokens=tokens)
     watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
-    inventory = Inventory(records, Survey(stores.database), fills, origins, wiring.keep(config.upstreams))
-    trash = lasting.eviction.trash
-    purge = Purge(Removal(stores.database), trash, listings, fills, background, clock)
+    keep, survey = wiring.keep(config.upstreams), Survey(stores.database)
+    inventory = Inventory(records, survey, fills, missing, origins, keep)
+    purge = Purge(Removal(stores.database), lasting.eviction.trash, listings, fills, background, clock)
     prefetch = Prefetch(manifests, blobs, fills, background, before)
     pins, scrub, quarantine = Pins(records), lasting.scrub, lasting.quarantine
     commands = AdminDoor(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine)

@@ -23,6 +23,7 @@ from cacheproxy.edge.message import Request
 from cacheproxy.registry.accounts import Account, Accounts
 from cacheproxy.registry.blobs import Address
 from cacheproxy.registry.hosting import Hosting
+from cacheproxy.registry.keys import SigningKeys
 from cacheproxy.registry.push import Push
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.repositories import Repositories
@@ -31,6 +32,7 @@ from cacheproxy.store.database import Database
 from cacheproxy.store.hosted import Hosted as HostedRows
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
+from cacheproxy.store.tokens import TokenRows
 from cacheproxy.store.uploads import UploadFiles
 from cacheproxy.upstream.credentials import CredentialsFailed, read_secret
 
@@ -53,8 +55,14 @@ def push(database: Database, content: Content, clock: Callable[[], float]) -> Pu
     return Push(Pushing(database), UploadFiles(content.root), content, clock)
 
 
-async def accounts(declared: Sequence[c.Account]) -> Accounts:
-    """Raises CannotStart for a secret that cannot be read."""
+def keys(database: Database, clock: Callable[[], float]) -> SigningKeys:
+    return SigningKeys(TokenRows(database), clock)
+
+
+async def accounts(declared: Sequence[c.Account], keys: SigningKeys) -> Accounts:
+    """With keys for their tokens. Raises StoreError, and CannotStart for a secret that cannot be read."""
+    if declared:
+        await keys.look()
     return Accounts([await _account(account) for account in declared])
 
 
@@ -69,7 +77,7 @@ async def _account(account: c.Account) -> Account:
 
 
 def entry(
-    config: c.Config, known: Accounts, routes: Routes, clock: Callable[[], float]
+    config: c.Config, known: Accounts, keys: SigningKeys, routes: Routes, clock: Callable[[], float]
 ) -> tuple[Callers, TokenAnswers | None]:
     """Who comes in, and where they get their tokens; None: nobody has a name."""
     access, external = wiring.access(config.access), config.server.external_url.rstrip("/")
@@ -77,10 +85,9 @@ def entry(
         return Callers(access, rules(config.grants), None, external, clock), None
     # A cache without accounts does without their memory.
     from cacheproxy.api.tokens import TokenServer
-    from cacheproxy.registry.keys import FreshKeys
     from cacheproxy.registry.tokens import Tokens
 
-    tokens = Tokens(FreshKeys(), 600.0, clock)
+    tokens = Tokens(keys, config.access.token.seconds, clock)
     credentials = Credentials(known, tokens)
     callers = Callers(access, rules(config.grants), credentials, external, clock)
     return callers, TokenServer(tokens, credentials, callers, routes)

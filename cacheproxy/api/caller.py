@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from cacheproxy.core.access import Access
 from cacheproxy.core.rights import ANONYMOUS, Principal, Right, Rules
+from cacheproxy.core.scopes import EVERYWHERE
 
 REMEMBERED = 4096
 """Repositories for which one caller's rights are remembered."""
@@ -14,8 +15,10 @@ REMEMBERED = 4096
 READING = frozenset({Right.PULL, Right.LIST})
 """What a network that may pull without a name may do."""
 
+NONE: frozenset[Right] = frozenset()
+
 Scope = Mapping[str, frozenset[Right]]
-"""What a token was made for: rights by repository, literally."""
+"""What a token was made for: rights by repository, literally, or EVERYWHERE."""
 
 
 class Caller:
@@ -57,6 +60,6 @@ class Caller:
     def _rights(self, repository: str) -> frozenset[Right]:
         rights = self._rules.rights(self.principal, repository)
         if self._scope is not None:
-            rights &= self._scope.get(repository, frozenset())
+            rights &= self._scope.get(repository, NONE) | self._scope.get(EVERYWHERE, NONE)
         # What a network may do needs no token, and no token takes it away.
         return rights | READING if self._access.may_pull(self._mask, repository) else rights

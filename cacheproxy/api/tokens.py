@@ -16,7 +16,7 @@ from cacheproxy.core.errors import OCIError
 from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.rights import Principal, Right
 from cacheproxy.core.routing import Bare, Routes
-from cacheproxy.core.scopes import Scope, Token, parse_scopes
+from cacheproxy.core.scopes import EVERYWHERE, Actions, Scope, Token, parse_scopes, written
 from cacheproxy.edge.message import Request, Response
 from cacheproxy.registry.tokens import Tokens
 
@@ -46,14 +46,19 @@ class TokenServer:
         caller = self._callers.of(request.peer, principal)
         if principal is None and not caller.anything():
             raise unauthorized("nothing here is for everybody: log in")
+        granted = self._granted(asked, caller)
+        text, token = self._tokens.issue(None if principal is None else principal.name, granted)
+        return _answer(text, token)
+
+    def _granted(self, asked: Asked, caller: Caller) -> Actions:
+        """What was asked for, as far as the caller may: what it lacks is left out, and a request tells."""
         granted: dict[str, frozenset[str]] = {}
         for scope in asked.scopes:
             for name in self._names(scope.name, asked.host):
                 some = {action for action in scope.actions if _may(caller, action, name)}
                 if some:
                     granted[name] = granted.get(name, frozenset()) | some
-        text, token = self._tokens.issue(None if principal is None else principal.name, granted)
-        return _answer(text, token)
+        return granted
 
     async def _principal(self, login: Login | None) -> Principal | None:
         if login is None:
@@ -63,8 +68,8 @@ class TokenServer:
             raise unauthorized("the name or the password is wrong")
         return principal
 
-    def _names(self, name: str, host: str) -> set[str]:
-        """The canonical names that a client may mean: as it is (from our own challenge), and as it is routed.
+    def _names(self, name: str, host: str) -> tuple[str, ...]:
+        """The canonical names that a client may mean: as it is (in our challenges), and as it is routed.
 
         A bare name may be a hosted repository or an image of the default upstream: who may have both gets
         both.
@@ -72,15 +77,15 @@ class TokenServer:
         try:
             meant = self._routes.meaning(name, None, host)
         except OCIError:
-            return {name}
+            return (name,)
         if not isinstance(meant, Bare):
-            return {name, meant.repository}
-        return {meant.name} if meant.default is None else {meant.name, meant.default.repository}
+            return (name, meant.repository)
+        return (meant.name,) if meant.default is None else (meant.name, meant.default.repository)
 
 
 def _may(caller: Caller, action: str, repository: str) -> bool:
-    """Whether the caller has the right that the action is named after. What it lacks a request tells."""
-    return caller.may(Right(action), repository)
+    """Whether the caller has the right that the action is named after."""
+    return repository == EVERYWHERE or caller.may(Right(action), repository)
 
 
 async def _asked(request: Request) -> Asked:
@@ -127,9 +132,7 @@ def _answer(text: str, token: Token) -> Response:
         "access_token": text,
         "expires_in": int(token.until - token.issued),
         "issued_at": datetime.fromtimestamp(token.issued, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "scope": " ".join(
-            f"repository:{name}:{','.join(sorted(some))}" for name, some in token.actions.items()
-        ),
+        "scope": " ".join(written(name, some) for name, some in token.actions.items()),
     }
     return Response(200, [("Content-Type", JSON), ("Cache-Control", "no-store")], msgspec.json.encode(said))
 

@@ -356,8 +356,20 @@ class AnonymousPull(Section):
     repositories: PatternList = Patterns(("**",))
 
 
+def _lived(seconds: float) -> float:
+    if not 60 <= seconds <= 86400:
+        raise ValueError('must be from "1m", less than which clients do not believe, to "24h"')
+    return seconds
+
+
+class TokenLife(Section):
+    seconds: Annotated[PassingDuration, AfterValidator(_lived)] = written("10m", alias="for")
+
+
 class Access(Section):
     anonymous_pull: tuple[AnonymousPull, ...] = written(
         ({"networks": ("127.0.0.0/8", "::1"), "repositories": "**"},)
     )
     """Who may pull without a name; the default is this host."""
+    token: TokenLife = TokenLife()
+    """How long a token of ours is good for; what is revoked meanwhile ends within a minute."""

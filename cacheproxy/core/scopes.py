@@ -17,8 +17,12 @@ ACTIONS: Mapping[str, frozenset[Right]] = {
     "pull": frozenset({Right.PULL}),
     "push": frozenset({Right.PUSH, Right.CREATE}),
     "delete": frozenset({Right.DELETE}),
+    "list": frozenset({Right.LIST}),
 }
 """The words of a scope, as rights. "*" is all of them."""
+
+EVERYWHERE = "*"
+"""In place of a repository, where `registry:catalog:*` was asked for. No client can write it as a name."""
 
 _SCOPE = re.compile(r"([a-z]+)(?:\([a-z]+\))?:([^\s]{1,300}):([A-Za-z*,]{0,100})")
 
@@ -39,15 +43,14 @@ class Token:
 
 
 class Scope(NamedTuple):
-    """Of a repository, by the name that the client calls it."""
-
     name: str
+    """As the client calls the repository, or EVERYWHERE."""
     actions: frozenset[str]
     """Some of ACTIONS."""
 
 
 def parse_scopes(texts: Iterable[str]) -> list[Scope]:
-    """The scopes of repositories among those asked for, each text with several between blanks.
+    """The scopes among those asked for that mean something here, each text with several between blanks.
 
     Types and actions that mean nothing here are left out: what a token grants is what both sides know.
     A name is always one repository's, never a pattern. Raises OCIError (400) for what is no scope.
@@ -68,6 +71,8 @@ def _parse(text: str) -> Scope | None:
             status=400,
         )
     kind, name, actions = match.groups()
+    if (kind, name) == ("registry", "catalog"):
+        return Scope(EVERYWHERE, frozenset({"list"}))
     if kind != "repository":
         return None
     asked = actions.split(",")
@@ -77,3 +82,8 @@ def _parse(text: str) -> Scope | None:
 def rights_of(actions: Iterable[str]) -> frozenset[Right]:
     """Unknown actions give none."""
     return frozenset().union(*(ACTIONS.get(action, frozenset()) for action in actions))
+
+
+def written(name: str, actions: Iterable[str]) -> str:
+    """A granted scope, as clients write it."""
+    return "registry:catalog:*" if name == EVERYWHERE else f"repository:{name}:{','.join(sorted(actions))}"

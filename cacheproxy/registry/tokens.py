@@ -7,10 +7,9 @@ refused. A token is an upper bound: at each request the rules are asked again.
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
 from collections.abc import Callable
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 from joserfc import jwt
@@ -54,14 +53,18 @@ class _Access(msgspec.Struct, forbid_unknown_fields=True):
     type: str = "repository"
 
 
+_Time = Annotated[int, msgspec.Meta(ge=0, le=1 << 48)]
+"""Seconds since 1970."""
+
+
 class _Claims(msgspec.Struct, forbid_unknown_fields=True):
     iss: str
     aud: str
     sub: str
     """"" for who gives no name."""
-    iat: int
-    nbf: int
-    exp: int
+    iat: _Time
+    nbf: _Time
+    exp: _Time
     jti: str
     access: list[_Access]
 
@@ -104,7 +107,7 @@ class Tokens:
         try:
             decoded = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
             said = msgspec.json.decode(decoded, type=_Header)
-        except (binascii.Error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return None
         return self._keys.find(said.kid) if said.alg == ALGORITHM else None
 

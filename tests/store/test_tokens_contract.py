@@ -1,0 +1,41 @@
+"""What the token server remembers, on both databases."""
+
+from __future__ import annotations
+
+import trio
+
+from cacheproxy.store.database import Database
+from cacheproxy.store.tokens import KeptKey, TokenRows
+
+
+def key(kid: str, created: float) -> KeptKey:
+    return KeptKey(kid, kid.encode() + b"\x00\xff", created)
+
+
+async def test_the_first_key_stays_until_it_is_old(database: Database) -> None:
+    rows = TokenRows(database)
+    first = key("a", 100.0)
+    assert await rows.keys(first, 0.0, 0.0) == [first]
+    assert await rows.keys(key("b", 200.0), 50.0, 0.0) == [first]
+    assert await rows.keys(key("c", 300.0), 150.0, 0.0) == [first, key("c", 300.0)]
+
+
+async def test_of_keys_brought_at_once_one_is_kept(database: Database) -> None:
+    rows = TokenRows(database)
+    seen: list[list[KeptKey]] = []
+
+    async def bring(kid: str) -> None:
+        seen.append(await rows.keys(key(kid, 100.0), 50.0, 0.0))
+
+    async with trio.open_nursery() as nursery:
+        for kid in "abcd":
+            nursery.start_soon(bring, kid)
+    assert len({kept[0].kid for kept in seen}) == 1
+    assert {len(kept) for kept in seen} == {1}
+
+
+async def test_too_old_keys_go(database: Database) -> None:
+    rows = TokenRows(database)
+    await rows.keys(key("a", 100.0), 0.0, 0.0)
+    assert await rows.keys(key("b", 200.0), 150.0, 150.0) == [key("b", 200.0)]
+    assert await rows.keys(key("c", 300.0), 0.0, 0.0) == [key("b", 200.0)]
