@@ -51,12 +51,11 @@ def check_config(
 
 
 def _end(problems: Sequence[str], *, quiet: bool) -> None:
-    for problem in (
-        () if quiet else (*problems, *([f"{plural(len(problems), 'problem')}."] if problems else []))
-    ):
-        click.echo(problem, err=True)
-    if problems:
-        sys.exit(1)
+    if not problems:
+        return
+    for line in () if quiet else (*problems, f"{plural(len(problems), 'problem')}."):
+        click.echo(line, err=True)
+    sys.exit(1)
 
 
 def _tried(config: Config) -> dict[str, Any]:

@@ -31,11 +31,17 @@ def lines(told: Any, now: float) -> Iterator[str]:
     if told["tag"]:
         yield from _tag(told["tag"], now)
     if not told["images"]:
-        yield "nothing of it is here: the next request for it asks the upstream"
+        yield f"nothing of it is here: {_absent(told['missing'])}"
         return
     for image in told["images"]:
         yield from _image(image, now)
     yield from _end(told)
+
+
+def _absent(missing: bool) -> str:
+    if missing:
+        return "the upstream has none either, it said, and is not asked again for a while (missing_for)"
+    return "the next request for it asks the upstream"
 
 
 def _tag(tag: Any, now: float) -> Iterator[str]:

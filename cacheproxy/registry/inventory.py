@@ -12,7 +12,7 @@ from cacheproxy.core.freshness import lifetime
 from cacheproxy.core.manifest import Descriptor, ParsedManifest
 from cacheproxy.core.routing import Target
 from cacheproxy.registry.fills import Fills
-from cacheproxy.registry.origin import Origin
+from cacheproxy.registry.origin import Missing, Origin
 from cacheproxy.store.records import Records
 from cacheproxy.store.rows import ImageRow
 from cacheproxy.store.survey import Damaged, Survey, Use
@@ -72,6 +72,8 @@ class Explanation:
     older_bytes: int | None
     """Bytes in the store that were used less recently than the first blob of these to go, and go before it;
     None: no blob is here."""
+    missing: bool
+    """The upstream said a moment ago that it has no such image, and is not asked again for a while."""
     kept_until: float | None
     """When the first of them goes unused, by the upstream's `keep`; None: never, or none is here."""
 
@@ -82,6 +84,7 @@ class Inventory:
         records: Records,
         survey: Survey,
         fills: Fills,
+        missing: Missing,
         origins: Mapping[str, Origin],
         keep: Mapping[str, float],
     ) -> None:
@@ -89,6 +92,7 @@ class Inventory:
         self._records = records
         self._survey = survey
         self._fills = fills
+        self._missing = missing
         self._origins = origins
         self._keep = keep
 
@@ -109,6 +113,7 @@ class Inventory:
             tuple(name for name in pins if name in (reference, digest)),
             tuple(images),
             await self._survey.older_bytes(min(used)) if used else None,
+            self._missing.holds("manifest", target.repository, reference),
             self._kept_until(target, used),
         )
 

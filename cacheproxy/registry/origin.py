@@ -49,11 +49,14 @@ class Missing:
 
     def check(self, kind: str, repository: str, what: str, upstream: str) -> None:
         """Raises RememberedMissing."""
-        if self._scratch.get(_key(kind, repository, what)) is not None:
+        if self.holds(kind, repository, what):
             message = (
                 f"{repository} had no {kind} {what} a moment ago; it is asked again when that is forgotten"
             )
             raise RememberedMissing(Cause.MISSING, message, upstream, status=404)
+
+    def holds(self, kind: str, repository: str, what: str) -> bool:
+        return self._scratch.get(_key(kind, repository, what)) is not None
 
     async def remember(self, kind: str, repository: str, what: str, seconds: float) -> None:
         if seconds > 0:

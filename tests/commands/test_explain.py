@@ -81,6 +81,15 @@ async def test_what_is_not_here_is_said(folder: Path) -> None:
         ]
 
 
+async def test_an_upstream_that_was_asked_and_has_none_is_said(folder: Path) -> None:
+    async with at_desk(folder, missing_for="60s") as desk:
+        assert (await desk.house.ask("/v2/library/a/manifests/1")).status == 404
+        told = await desk.tells("explain", "a:1")
+        said = await desk.says("explain", "a:1")
+    assert told["missing"] is True
+    assert "the upstream has none either" in said
+
+
 async def test_a_reference_that_is_none_is_refused(folder: Path) -> None:
     async with at_desk(folder) as desk:
         assert "not a repository name" in await desk.refuses("explain", "A/../b")
@@ -88,7 +97,14 @@ async def test_a_reference_that_is_none_is_refused(folder: Path) -> None:
 
 def tag(**more: object) -> list[str]:
     facts = {"checked": 1000.0, "moved": 0.0, "fresh_until": 1300.0, "pending": None, **more}
-    told = {"repository": "hub/a", "reference": "1", "upstream": "hub", "tag": facts, "images": []}
+    told = {
+        "repository": "hub/a",
+        "reference": "1",
+        "upstream": "hub",
+        "tag": facts,
+        "images": [],
+        "missing": False,
+    }
     return [line.strip() for line in explain.lines(told, now=1060.0)]
 
 

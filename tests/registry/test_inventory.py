@@ -32,7 +32,7 @@ async def inventory(
         origins = {"hub": Origin(built.upstream, rules, StaleRule(DAY, frozenset()), 0.0)}
         fills: Any = NoFills()
         survey = Survey(built.records._database)
-        yield built, Inventory(built.records, survey, fills, origins, {"hub": keep})
+        yield built, Inventory(built.records, survey, fills, built.missing, origins, {"hub": keep})
 
 
 async def test_a_tag_is_fresh_for_its_rules_time(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ class World:
     manifests: Manifests
     blobs: Blobs
     listings: Listings
+    missing: Missing
     records: Records
     content: DiskContent
     space: Space
@@ -190,6 +191,7 @@ async def world(
             Manifests(records, missing, Flights(nursery), origins, clock),
             Blobs(records, content, missing, Flights(nursery), fills, quarantine, recency, origins, clock),
             Listings(records, scratch, Flights(nursery), origins, clock),
+            missing,
             records,
             content,
             space,
