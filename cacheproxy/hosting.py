@@ -85,12 +85,14 @@ def entry(
         return Callers(access, rules(config.grants), None, external, clock), None
     # A cache without accounts does without their memory.
     from cacheproxy.api.tokens import TokenServer
+    from cacheproxy.registry.refresh import RefreshTokens
     from cacheproxy.registry.tokens import Tokens
 
     tokens = Tokens(keys, config.access.token.seconds, clock)
+    refresh = RefreshTokens(keys.rows, known, config.access.token.refresh, clock)
     credentials = Credentials(known, tokens)
     callers = Callers(access, rules(config.grants), credentials, external, clock)
-    return callers, TokenServer(tokens, credentials, callers, routes)
+    return callers, TokenServer(tokens, refresh, credentials, callers, routes)
 
 
 def rules(grants: Sequence[c.Grant]) -> Rules:

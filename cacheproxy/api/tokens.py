@@ -18,6 +18,7 @@ from cacheproxy.core.rights import Principal, Right
 from cacheproxy.core.routing import Bare, Routes
 from cacheproxy.core.scopes import EVERYWHERE, Actions, Scope, Token, parse_scopes, written
 from cacheproxy.edge.message import Request, Response
+from cacheproxy.registry.refresh import RefreshTokens
 from cacheproxy.registry.tokens import Tokens
 
 MAX_FORM = 16 * 1024
@@ -28,13 +29,25 @@ class Asked(NamedTuple):
     login: Login | None
     """None: by nobody by name."""
     scopes: list[Scope]
+    refresh: str | None
+    """A refresh token in place of a login."""
+    offline: bool
+    """It wants one."""
     host: str
     """Where the token is to be used: names mean something else at an upstream's own host."""
 
 
 class TokenServer:
-    def __init__(self, tokens: Tokens, credentials: Credentials, callers: Callers, routes: Routes) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        refresh: RefreshTokens,
+        credentials: Credentials,
+        callers: Callers,
+        routes: Routes,
+    ) -> None:
         self._tokens = tokens
+        self._refresh = refresh
         self._credentials = credentials
         self._callers = callers
         self._routes = routes
@@ -42,13 +55,15 @@ class TokenServer:
     async def answer(self, request: Request) -> Response:
         """Raises OCIError: 401 for a login that proves nothing, 400 for what is malformed, 405."""
         asked = await _asked(request)
-        principal = await self._principal(asked.login)
+        principal = await self._principal(asked)
         caller = self._callers.of(request.peer, principal)
         if principal is None and not caller.anything():
             raise unauthorized("nothing here is for everybody: log in")
         granted = self._granted(asked, caller)
         text, token = self._tokens.issue(None if principal is None else principal.name, granted)
-        return _answer(text, token)
+        if principal is None or not asked.offline:
+            return _answer(text, token)
+        return _answer(text, token, asked.refresh or await self._refresh.give(principal))
 
     def _granted(self, asked: Asked, caller: Caller) -> Actions:
         """What was asked for, as far as the caller may: what it lacks is left out, and a request tells."""
@@ -60,10 +75,15 @@ class TokenServer:
                     granted[name] = granted.get(name, frozenset()) | some
         return granted
 
-    async def _principal(self, login: Login | None) -> Principal | None:
-        if login is None:
+    async def _principal(self, asked: Asked) -> Principal | None:
+        if asked.refresh is not None:
+            principal = await self._refresh.principal(asked.refresh)
+            if principal is None:
+                raise unauthorized("the refresh token is not valid (any more): log in again")
+            return principal
+        if asked.login is None:
             return None
-        principal = await self._credentials.login(login)
+        principal = await self._credentials.login(asked.login)
         if principal is None:
             raise unauthorized("the name or the password is wrong")
         return principal
@@ -89,22 +109,27 @@ def _may(caller: Caller, action: str, repository: str) -> bool:
 
 
 async def _asked(request: Request) -> Asked:
-    """Raises OCIError."""
+    """Raises OCIError; lets pass what reading the body raises."""
     said = request.headers.get("authorization")
     login = None if said is None else parse_basic(said)
     if said is not None and login is None:
         raise unauthorized("only a name and a password (Basic) get a token here")
     if request.method == "GET":
         query = parse_query(request.query)
-        return Asked(login, parse_scopes(query.get("scope", ())), first(query, "service") or request.host)
+        return _put_together(query, request, login, None, first(query, "offline_token") == "true")
     if request.method != "POST":
-        raise OCIError(
-            "UNSUPPORTED", "a token is asked for by GET or POST", headers=(("Allow", "GET, POST"),)
-        )
+        allow = ("Allow", "GET, POST")
+        raise OCIError("UNSUPPORTED", "a token is asked for by GET or POST", headers=(allow,))
     form = _form(await request.read_body(MAX_FORM))
-    return Asked(
-        _granting(form) or login, parse_scopes(form.get("scope", ())), first(form, "service") or request.host
-    )
+    login, refresh = _granting(form)
+    return _put_together(form, request, login, refresh, first(form, "access_type") == "offline")
+
+
+def _put_together(
+    query: Query, request: Request, login: Login | None, refresh: str | None, offline: bool
+) -> Asked:
+    host = first(query, "service") or request.host
+    return Asked(login, parse_scopes(query.get("scope", ())), refresh, offline, host)
 
 
 def _form(body: bytes) -> Query:
@@ -115,18 +140,23 @@ def _form(body: bytes) -> Query:
         raise OCIError("UNSUPPORTED", "the form is not well-formed", status=400) from None
 
 
-def _granting(form: Query) -> Login | None:
-    """RFC 6749, section 4.3. Clients that are told 400 ask by GET."""
-    kind = first(form, "grant_type")
-    name, password = first(form, "username"), first(form, "password")
+def _granting(form: Query) -> tuple[Login | None, str | None]:
+    """A login (RFC 6749, section 4.3) or a refresh token (section 6). Who is told 400 asks by GET."""
+    kind, name, password = (first(form, field) for field in ("grant_type", "username", "password"))
     if kind == "password" and name and password:
-        return Login(name, password)
+        return Login(name, password), None
+    refresh = first(form, "refresh_token")
+    if kind == "refresh_token" and refresh:
+        return None, refresh
     raise OCIError(
-        "UNSUPPORTED", "grant_type=password, with username and password, is what is taken", status=400
+        "UNSUPPORTED",
+        "the form needs grant_type=password with username and password, or grant_type=refresh_token with"
+        " refresh_token",
+        status=400,
     )
 
 
-def _answer(text: str, token: Token) -> Response:
+def _answer(text: str, token: Token, refresh: str | None = None) -> Response:
     said = {
         "token": text,
         "access_token": text,
@@ -134,6 +164,8 @@ def _answer(text: str, token: Token) -> Response:
         "issued_at": datetime.fromtimestamp(token.issued, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "scope": " ".join(written(name, some) for name, some in token.actions.items()),
     }
+    if refresh is not None:
+        said["refresh_token"] = refresh
     return Response(200, [("Content-Type", JSON), ("Cache-Control", "no-store")], msgspec.json.encode(said))
 
 

@@ -364,6 +364,8 @@ def _lived(seconds: float) -> float:
 
 class TokenLife(Section):
     seconds: Annotated[PassingDuration, AfterValidator(_lived)] = written("10m", alias="for")
+    refresh: PassingDuration = written("30d")
+    """How long what `docker login` keeps instead of the password is good for."""
 
 
 class Access(Section):

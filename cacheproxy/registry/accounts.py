@@ -36,8 +36,13 @@ class Accounts:
 
     def named(self, principal: str) -> Principal | None:
         """Who is called that now: whom a token was given to may be gone, or in other groups."""
-        _, known = self._known.get(principal.removeprefix("user:"), (b"", None))
-        return known if known is not None and known.name == principal else None
+        known = self._known.get(principal.removeprefix("user:"))
+        return known[1] if known is not None and known[1].name == principal else None
+
+    def proof(self, principal: str) -> bytes | None:
+        """What its secret left here, which is another for another secret; None: there is no such account."""
+        known = self._known.get(principal.removeprefix("user:"))
+        return known[0] if known is not None and known[1].name == principal else None
 
 
 def _hash(secret: str) -> bytes:

@@ -32,7 +32,7 @@ FORGOTTEN = ROTATED + 3 * 86400.0
 
 class SigningKeys:
     def __init__(self, rows: TokenRows, clock: Callable[[], float]) -> None:
-        self._rows = rows
+        self.rows = rows
         self._clock = clock
         self._known: dict[str, ECKey] = {}
         self._created: dict[str, float] = {}
@@ -50,7 +50,7 @@ class SigningKeys:
     async def look(self) -> None:
         """Read the rows, and add a key where it is time. Raises StoreError."""
         now = self._clock()
-        kept = await self._rows.keys(_made(now), now - ROTATED, now - FORGOTTEN)
+        kept = await self.rows.keys(_made(now), now - ROTATED, now - FORGOTTEN)
         self._known = {key.kid: self._known.get(key.kid) or _read(key) for key in kept}
         self._created = {key.kid: key.created for key in kept}
 

@@ -10,6 +10,18 @@ KEYS = "SELECT kid, secret, created FROM signing_key ORDER BY created, kid"
 DROP_KEYS = "DELETE FROM signing_key WHERE created < :before"
 ADD_KEY = "INSERT INTO signing_key (kid, secret, created) VALUES (:kid, :secret, :created)"
 
+FORGET = "DELETE FROM refresh_token WHERE expires <= :now"
+REMEMBER = "INSERT INTO refresh_token (hash, principal, expires) VALUES (:hash, :principal, :expires)"
+FIRST_TOO_MANY = """
+SELECT expires FROM refresh_token WHERE principal = :principal
+ORDER BY expires DESC LIMIT 1 OFFSET :most
+"""
+MAKE_ROOM = "DELETE FROM refresh_token WHERE principal = :principal AND expires <= :expires"
+WHOSE = "SELECT principal FROM refresh_token WHERE hash = :hash AND expires > :now"
+
+MOST = 1000
+"""Refresh tokens of one principal: each login makes one, and who logs in without end loses the oldest."""
+
 
 class KeptKey(NamedTuple):
     kid: str
@@ -37,3 +49,23 @@ class TokenRows:
             return [key for key in kept if key.created >= oldest]
 
         return await self._database.write(run)
+
+    async def remember(self, hashed: str, principal: str, expires: float, now: float) -> None:
+        """A refresh token that was given out. Raises as Database.write."""
+
+        def run(tx: Tx) -> None:
+            tx.run(FORGET, now=now)
+            tx.run(REMEMBER, hash=hashed, principal=principal, expires=expires)
+            beyond = tx.one(FIRST_TOO_MANY, principal=principal, most=MOST)
+            if beyond is not None:
+                tx.run(MAKE_ROOM, principal=principal, expires=beyond[0])
+
+        await self._database.write(run)
+
+    async def whose(self, hashed: str, now: float) -> str | None:
+        """Name of the principal that the refresh token was given to; None: there is none such, or it is over.
+
+        Raises as Database.read.
+        """
+        row = await self._database.read(lambda tx: tx.one(WHOSE, hash=hashed, now=now))
+        return None if row is None else str(row[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,7 +23,11 @@ from cacheproxy.core.rights import Right, Rule, Rules
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.message import Peer, Request
 from cacheproxy.registry.accounts import Account, Accounts
+from cacheproxy.registry.refresh import RefreshTokens
 from cacheproxy.registry.tokens import Tokens
+from cacheproxy.store.database import Database
+from cacheproxy.store.sqlite import SQLite
+from cacheproxy.store.tokens import TokenRows
 
 NEAR, FAR = ipaddress.ip_address("10.0.0.9"), ipaddress.ip_address("192.0.2.1")
 KEY = ECKey.generate_key("P-256", {"kid": "1"})
@@ -44,17 +50,21 @@ class OneKey:
 
 
 class House:
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
         self.now = 1_800_000_000.0
         access = Access([Grant((ipaddress.ip_network("10.0.0.0/8"),), Patterns(("public/**",)))])
         self.routes = Routes([HUB])
         self.tokens = Tokens(OneKey(), 600.0, lambda: self.now)
         self.credentials = Credentials(Accounts([ALICE]), self.tokens)
         self.callers = Callers(access, RULES, self.credentials, "", lambda: self.now)
-        self.server = TokenServer(self.tokens, self.credentials, self.callers, self.routes)
+        self.database = database
+        self.refresh = RefreshTokens(
+            TokenRows(database), self.credentials._accounts, 3600.0, lambda: self.now
+        )
+        self.server = TokenServer(self.tokens, self.refresh, self.credentials, self.callers, self.routes)
 
-    def without_accounts(self) -> None:
-        self.credentials._accounts = Accounts([])
+    def has(self, *accounts: Account) -> None:
+        self.credentials._accounts = self.refresh._accounts = Accounts(accounts)
 
     async def get(self, *scopes: str, login: str = "", address: Any = NEAR, **query: str) -> dict[str, Any]:
         asked = urlencode([*(("scope", scope) for scope in scopes), *query.items()])
@@ -92,8 +102,9 @@ def request(method: str, target: str, address: Any, headers: dict[str, str], bod
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with SQLite.open(tmp_path / "rows.db") as database:
+        yield House(database)
 
 
 LOGIN = "alice:correct horse"
@@ -161,7 +172,7 @@ async def test_there_is_no_anonymous_token_where_nothing_is_public(house: House)
 
 async def test_a_token_of_an_account_that_is_gone_opens_nothing(house: House) -> None:
     said = await house.get("repository:team/app:pull", login=LOGIN)
-    house.without_accounts()
+    house.has()
     with pytest.raises(OCIError) as refused:
         await house.may(said["token"], Right.PULL, "team/app")
     assert refused.value.status == 401
@@ -236,3 +247,79 @@ async def test_a_pattern_is_not_a_name(house: House, scope: str) -> None:
     with pytest.raises(OCIError) as refused:
         await house.answer(request("GET", f"/token?scope={quote(scope)}", NEAR, basic(LOGIN)))
     assert refused.value.status == 400
+
+
+async def refreshed(house: House, refresh: str, *scopes: str, **form: str) -> dict[str, Any]:
+    return await house.post(
+        grant_type="refresh_token", refresh_token=refresh, scope=" ".join(scopes), client_id="docker", **form
+    )
+
+
+async def test_a_refresh_token_is_given_to_who_asks_for_it_and_has_a_name(house: House) -> None:
+    assert "refresh_token" not in await house.get(login=LOGIN)
+    assert "refresh_token" not in await house.get(offline_token="true")
+    by_form = await house.post(
+        grant_type="password", username="alice", password="correct horse", access_type="offline"
+    )
+    for said in (await house.get(login=LOGIN, offline_token="true"), by_form):
+        again = await refreshed(house, said["refresh_token"], "repository:team/app:pull,push")
+        assert again["scope"] == "repository:team/app:pull,push"
+        assert await house.may(again["token"], Right.PUSH, "team/app")
+
+
+async def test_a_refresh_token_does_not_widen(house: House) -> None:
+    said = await house.get(login=LOGIN, offline_token="true")
+    again = await refreshed(house, said["refresh_token"], "repository:other/app:pull,push")
+    assert again["scope"] == ""
+
+
+async def test_who_refreshes_offline_keeps_the_same_one(house: House) -> None:
+    said = await house.get(login=LOGIN, offline_token="true")
+    again = await refreshed(house, said["refresh_token"], access_type="offline")
+    assert again["refresh_token"] == said["refresh_token"]
+
+
+async def test_a_refresh_token_ends_with_its_time(house: House) -> None:
+    said = await house.get(login=LOGIN, offline_token="true")
+    house.now += 3601
+    with pytest.raises(OCIError, match="log in again"):
+        await refreshed(house, said["refresh_token"])
+
+
+@pytest.mark.parametrize(
+    "accounts",
+    [(), (Account("alice", "another secret", frozenset({"team"})),), (Account("bob", "correct horse"),)],
+)
+async def test_a_refresh_token_ends_with_the_account_and_with_its_secret(
+    house: House, accounts: tuple[Account, ...]
+) -> None:
+    said = await house.get(login=LOGIN, offline_token="true")
+    house.has(*accounts)
+    with pytest.raises(OCIError, match="log in again"):
+        await refreshed(house, said["refresh_token"])
+
+
+async def test_nothing_else_is_a_refresh_token(house: House) -> None:
+    said = await house.get(login=LOGIN, offline_token="true")
+    name, _, secret = said["refresh_token"].rpartition(".")
+    for text in (
+        secret,
+        f"user:bob.{secret}",
+        f"{name}.",
+        name,
+        f"{name}.{secret}x",
+        said["token"],
+        "." * 600,
+    ):
+        with pytest.raises(OCIError) as refused:
+            await refreshed(house, text)
+        assert refused.value.status == 401
+
+
+async def test_the_secret_of_a_refresh_token_is_not_kept(house: House) -> None:
+    said = await house.get(login=LOGIN, offline_token="true")
+    secret = said["refresh_token"].rpartition(".")[2]
+    (row,) = await house.database.read(lambda tx: tx.all("SELECT hash, principal FROM refresh_token"))
+    assert row[1] == "user:alice"
+    assert len(row[0]) == 64
+    assert secret not in row[0]
