@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence, Set
+from functools import partial as bind
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 import trio
@@ -30,8 +31,21 @@ EVERY = 86400.0
 GRACE = 3600.0
 """Seconds since a file was written until it is missed in the rows: far more than a commit may take."""
 
+AGAIN = 600.0
+"""Seconds between two looks at the rows: only what is in neither goes. GRACE is by the clock of whoever wrote
+the file: it may be wrong, and a bucket may date an object from the start of an upload that took hours."""
+
+MOST = 50_000
+"""Files of one sweep, which it keeps in mind: the next one looks for more."""
+
 PAUSE = 0.05
 """Seconds between two batches: most of the processor and the disk is left to pulls."""
+
+
+T = TypeVar("T")
+
+File = tuple[Digest, str]
+"""With its place."""
 
 
 class Files(Protocol):
@@ -61,18 +75,43 @@ async def watch(content: Files, rows: Rows, clock: Callable[[], float]) -> None:
 
 
 async def sweep(content: Files, rows: Rows, now: float) -> int:
-    """Unlink the files that have been without a row for longer than GRACE. Returns how many.
+    """Unlink the files that have been without a row for longer than GRACE, and still are after AGAIN. Returns
+    how many.
 
     Raises OSError when a folder cannot be read, StoreError when the rows cannot.
     """
+    found, lost = content.files(GRACE, now), list[File]()
+    while len(lost) < MOST and (batch := await _blocking(lambda: list(islice(found, PLACES)))):
+        lost += await _unaccounted(rows, batch)
+        await trio.sleep(PAUSE)
+    if lost:
+        await trio.sleep(AGAIN)
     removed = 0
-    found = content.files(GRACE, now)
-    while batch := await trio.to_thread.run_sync(lambda: list(islice(found, PLACES))):
-        accounted = await rows.accounted(batch)
-        for digest, location in batch:
-            # One that was evicted since it was listed is in no row, and gone.
-            if location not in accounted and await trio.to_thread.run_sync(content.remove, location):
-                log.info("file without a row removed", digest=digest, location=location)
-                removed += 1
+    for start in range(0, len(lost), PLACES):
+        for file in await _unaccounted(rows, lost[start : start + PLACES]):
+            removed += await _removed(content, file)
         await trio.sleep(PAUSE)
     return removed
+
+
+async def _unaccounted(rows: Rows, files: Sequence[File]) -> list[File]:
+    accounted = await rows.accounted(files)
+    return [file for file in files if file[1] not in accounted]
+
+
+async def _removed(content: Files, file: File) -> bool:
+    """One that was evicted since it was listed is in no row, and gone."""
+    digest, location = file
+    try:
+        removed = await _blocking(bind(content.remove, location))
+    except OSError as error:
+        log.warning("file without a row not removed", location=location, error=str(error))
+        return False
+    if removed:
+        log.info("file without a row removed", digest=digest, location=location)
+    return removed
+
+
+async def _blocking(call: Callable[[], T]) -> T:
+    """Abandoned at a shutdown: a store that hangs holds nobody, and what is removed twice does no harm."""
+    return await trio.to_thread.run_sync(call, abandon_on_cancel=True)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from obstore.store import MemoryStore
 from trio.testing import MockClock
 
 from cacheproxy.core.digest import Digest
-from cacheproxy.registry.orphans import EVERY, FIRST, GRACE, PAUSE, sweep, watch
+from cacheproxy.registry.orphans import AGAIN, EVERY, FIRST, GRACE, PAUSE, sweep, watch
 from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.disk import DiskContent, place
 from cacheproxy.store.objects import open_objects
@@ -38,21 +39,23 @@ def content_of(cache: World) -> DiskContent:
     return cache.content
 
 
-async def test_a_file_without_a_row_goes(tmp_path: Path) -> None:
+async def test_a_file_without_a_row_goes(clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path) as cache:
         location = stored(content_of(cache))
         assert await sweep(content_of(cache), cache.records, NOW) == 1
         assert not (cache.content.root / location).exists()
 
 
-async def test_a_file_that_may_yet_get_its_row_stays(tmp_path: Path) -> None:
+async def test_a_file_that_may_yet_get_its_row_stays(clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path) as cache:
         location = stored(content_of(cache), age=GRACE - 1)
         assert await sweep(content_of(cache), cache.records, NOW) == 0
         assert (cache.content.root / location).exists()
 
 
-async def test_a_file_with_its_row_stays_and_another_generation_goes(tmp_path: Path) -> None:
+async def test_a_file_with_its_row_stays_and_another_generation_goes(
+    clock: MockClock, tmp_path: Path
+) -> None:
     async with world(tmp_path) as cache:
         kept, lost = stored(content_of(cache)), stored(content_of(cache))
         await cache.records.record_link(TARGET.repository, "hub", DIGEST, len(BLOB), NOW)
@@ -62,7 +65,7 @@ async def test_a_file_with_its_row_stays_and_another_generation_goes(tmp_path: P
         assert not (cache.content.root / lost).exists()
 
 
-async def test_a_file_in_the_trash_is_the_trashs(tmp_path: Path) -> None:
+async def test_a_file_in_the_trash_is_the_trashs(clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path) as cache:
         location = stored(content_of(cache))
         await cache.records.record_link(TARGET.repository, "hub", DIGEST, len(BLOB), NOW)
@@ -72,7 +75,7 @@ async def test_a_file_in_the_trash_is_the_trashs(tmp_path: Path) -> None:
         assert (cache.content.root / location).exists()
 
 
-async def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+async def test_what_is_not_ours_is_left_alone(clock: MockClock, tmp_path: Path) -> None:
     async with world(tmp_path) as cache:
         folder = cache.content.root / "blobs" / "sha256" / "aa"
         folder.mkdir(parents=True)
@@ -134,7 +137,60 @@ async def test_others_get_their_turn_between_two_batches(clock: MockClock) -> No
     assert shelf.removed[PLACES] - shelf.removed[PLACES - 1] == pytest.approx(PAUSE)
 
 
-async def test_a_file_that_was_evicted_since_it_was_listed_is_no_news(tmp_path: Path) -> None:
+async def test_a_file_whose_row_comes_after_the_first_look_stays(clock: MockClock, tmp_path: Path) -> None:
+    """A clock that was set, or a store that dates an object from the start of a long upload."""
+    async with world(tmp_path) as cache:
+        location = stored(content_of(cache))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sweep, content_of(cache), cache.records, NOW)
+            await trio.sleep(AGAIN / 2)
+            await cache.records.record_link(TARGET.repository, "hub", DIGEST, len(BLOB), NOW)
+            await cache.records.record_blob(DIGEST, len(BLOB), location, 1, NOW)
+        assert (cache.content.root / location).exists()
+
+
+@pytest.mark.parametrize("call", ["files", "remove"])
+async def test_a_store_that_hangs_keeps_no_shutdown_waiting(
+    clock: MockClock, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, reached, ended = Shelf(1), trio.Event(), threading.Event()
+
+    def hang(*_: object) -> Iterator[tuple[Digest, str]]:
+        trio.from_thread.run_sync(reached.set)
+        ended.wait(10)
+        return iter(())
+
+    monkeypatch.setattr(shelf, call, (lambda *_: later(hang)) if call == "files" else hang)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweep, shelf, NoRows(), NOW)
+        await reached.wait()
+        began = time.monotonic()
+        nursery.cancel_scope.cancel()
+    ended.set()
+    assert time.monotonic() - began < 5
+
+
+def later(find: Callable[[], Iterator[tuple[Digest, str]]]) -> Iterator[tuple[Digest, str]]:
+    yield from find()
+
+
+async def test_a_file_that_cannot_be_removed_keeps_no_other(clock: MockClock) -> None:
+    shelf = Shelf(3)
+    real = shelf.remove
+
+    def remove(location: str) -> bool:
+        if not shelf.removed:
+            shelf.removed.append(-1.0)
+            raise PermissionError("not this one")
+        return real(location)
+
+    shelf.remove = remove  # type: ignore[method-assign]
+    assert await sweep(shelf, NoRows(), NOW) == 2
+
+
+async def test_a_file_that_was_evicted_since_it_was_listed_is_no_news(
+    clock: MockClock, tmp_path: Path
+) -> None:
     async with world(tmp_path) as cache:
         location = stored(content_of(cache))
 
@@ -147,7 +203,9 @@ async def test_a_file_that_was_evicted_since_it_was_listed_is_no_news(tmp_path: 
         assert await sweep(content, cache.records, NOW) == 1
 
 
-async def test_a_file_counts_from_when_it_became_one_not_from_its_last_byte(tmp_path: Path) -> None:
+async def test_a_file_counts_from_when_it_became_one_not_from_its_last_byte(
+    clock: MockClock, tmp_path: Path
+) -> None:
     async with world(tmp_path) as cache:
         content = content_of(cache)
         partial = content.partial(DIGEST, len(BLOB))
@@ -158,7 +216,7 @@ async def test_a_file_counts_from_when_it_became_one_not_from_its_last_byte(tmp_
         assert list(content.files(GRACE, (content.root / "blobs").stat().st_mtime + 60)) == []
 
 
-async def test_an_object_without_a_row_goes_as_a_file_does(tmp_path: Path) -> None:
+async def test_an_object_without_a_row_goes_as_a_file_does(clock: MockClock, tmp_path: Path) -> None:
     bucket = Bucket(MemoryStore(), "memory://test")
     async with world(tmp_path) as cache, open_objects(bucket, tmp_path / "arriving") as content:
         places = []
