@@ -190,10 +190,14 @@ LEFT JOIN repository ON repository.id = link.repository
 ORDER BY page.used, page.digest
 """  # noqa: S608 - put together from the texts above
 
-# Not one that was used since it was chosen.
+# Not one that was used since it was chosen, or that a hosted repository got since then.
 EVICT = """
 UPDATE blob SET generation = 0, location = ''
 WHERE digest = :digest AND generation = :generation AND generation > 0 AND used <= :used
+    AND NOT EXISTS (
+        SELECT 1 FROM link JOIN repository ON repository.id = link.repository
+        WHERE link.digest = blob.digest AND repository.kind = 'hosted'
+    )
 RETURNING digest
 """
 

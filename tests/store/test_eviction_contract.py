@@ -9,9 +9,11 @@ import pytest
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.database import Database
+from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.queries import PLACES
 from cacheproxy.store.records import Records
 from cacheproxy.store.rows import BlobRow, Evictable
+from tests.store.hosting import host
 from tests.store.images import (
     CONFIG_DIGEST,
     LAYER_BYTES,
@@ -161,6 +163,15 @@ async def test_blob_that_was_pinned_since_it_was_chosen_stays(records: Records) 
     await store(records, LAYER_DIGEST, 1.0)
     blobs = await records.evictable(1)
     await records.pin(REPOSITORY, "latest")
+    assert await records.evict(blobs, 10.0) == []
+
+
+async def test_blob_that_was_pushed_since_it_was_chosen_stays(records: Records, database: Database) -> None:
+    """Also where the clock was set back, and the push is no later use."""
+    await store(records, A, 1000.0, "hub/x")
+    blobs = await records.evictable(1)
+    await host(database, "team/y")
+    assert await Pushing(database).link("team/y", A, 10.0, 20.0) == 7
     assert await records.evict(blobs, 10.0) == []
 
 
