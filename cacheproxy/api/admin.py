@@ -114,6 +114,9 @@ class AdminDoor:
             return _refusal(error.status, error.message)
         except (BodyTooLarge, BodyBroken):
             raise
+        except Unavailable as error:
+            log.warning("request not served", target=request.target, error=str(error))
+            return _refusal(503, f"{error.told} ({error})")
         except Exception as error:
             log.exception("request failed", target=request.target)
             return _refusal(500, f"{type(error).__name__}: {error}")

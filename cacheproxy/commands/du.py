@@ -34,7 +34,7 @@ def lines(use: Any) -> Iterator[str]:
             for row in sorted(held, key=lambda row: -row["bytes"])
         ]
     yield from table(rows, right=frozenset({0, 1, 2}))
-    yield f"{size(use['bytes'])} in {plural(use['blobs'], 'blob')} on the disk"
+    yield f"{size(use['bytes'])} in {plural(use['blobs'], 'blob')} stored"
     shared = sum(row["bytes"] for row in use["repositories"]) - use["bytes"]
     if shared > 0:
         yield (

@@ -48,7 +48,8 @@ def _space(condition: Any) -> str:
     cached = size(condition["cached"])
     if budget:
         cached += f" of {size(budget)} ({condition['cached'] / budget:.0%})"
-    return f"{cached} cached; {size(free)} of the disk's {size(condition['total'])} free"
+    disk = "" if free is None else f"; {size(free)} of the disk's {size(condition['total'])} free"
+    return f"{cached} cached{disk}"
 
 
 def _rows(upstream: Any, requests: Any) -> Iterator[tuple[str, ...]]:

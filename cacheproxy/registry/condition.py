@@ -9,6 +9,7 @@ from typing import Protocol
 from cacheproxy.core.digest import Digest
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.space import Space
+from cacheproxy.store.content import UNLIMITED
 from cacheproxy.upstream.pacing import Health
 
 
@@ -56,9 +57,9 @@ class Condition:
     cached: int
     """Bytes: stored, partial, and promised to fills."""
     budget: int | None
-    free: int
-    """Bytes of the file system that are free to us."""
-    total: int
+    free: int | None
+    """Bytes of the file system that are free to us; None: the store has no end, and no `total`."""
+    total: int | None
     upstreams: tuple[UpstreamCondition, ...]
     fills: tuple[Arriving, ...]
 
@@ -83,13 +84,14 @@ class Watch:
 
     def condition(self) -> Condition:
         free, total = self._capacity()
+        endless = total >= UNLIMITED
         return Condition(
             self._started,
             self._clock() - self._started,
             self._space.used,
             self._space.budget,
-            free,
-            total,
+            None if endless else free,
+            None if endless else total,
             tuple(_upstream(upstream) for upstream in self._upstreams),
             tuple(
                 Arriving(fill.digest, fill.size, self._fills.held(fill.digest) or 0) for fill in self._fills

@@ -12,6 +12,9 @@ from cacheproxy.store.disk import Location, Unfinished
 from cacheproxy.store.partial import Partial
 from cacheproxy.store.proven import Proven
 
+UNLIMITED = 1 << 62
+"""Bytes of a store that has no end, as a bucket; a share of it is none either."""
+
 
 class Content(Protocol):
     """Everything but `open` and `capacity` blocks, and belongs into a thread."""
@@ -64,7 +67,7 @@ class Content(Protocol):
         ...
 
     def capacity(self) -> tuple[int, int]:
-        """(free to us, total) bytes."""
+        """(free to us, total) bytes; UNLIMITED, both of them, where there is no end."""
         ...
 
     def partials(self) -> Iterator[Unfinished]: ...

@@ -19,6 +19,7 @@ import trio
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.bucket import Bucket, Reading
+from cacheproxy.store.content import UNLIMITED
 from cacheproxy.store.disk import DiskContent, Location, Unfinished, digest_at, place
 from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreSuspect
 from cacheproxy.store.listing import Objects
@@ -34,9 +35,6 @@ READ_BACK = 1 << 20
 
 CHECKED = "cacheproxy-ready"
 """A key that nothing is kept under: that the store says so is an answer."""
-
-UNLIMITED = 1 << 62
-"""A bucket has no end; a share of it is none either."""
 
 
 class ObjectContent:

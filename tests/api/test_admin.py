@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import errno
 import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cacheproxy.api.admin import AdminDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.message import BodyTooLarge, Peer, Request, Response
+from cacheproxy.store.errors import StoreBusy
 
 ROUTES = Routes([UpstreamRoute("docker.io", "hub", (), library=True, default=True)])
 
@@ -101,6 +104,16 @@ async def test_a_fault_of_ours_is_told(door: AdminDoor, purging: Purging) -> Non
     purging.fails = KeyError("x")
     response = await ask(door, "POST", "/purge", {"reference": "a"})
     assert (response.status, error(response)) == (500, "KeyError: 'x'")
+
+
+async def test_a_database_that_is_away_is_no_fault_of_ours(door: AdminDoor, purging: Purging) -> None:
+    purging.fails = StoreBusy(errno.EBUSY, "database: no server")
+    with capture_logs() as lines:
+        response = await ask(door, "POST", "/purge", {"reference": "a"})
+    assert (response.status, [line["log_level"] for line in lines]) == (503, ["warning"])
+    assert error(response) == (
+        "what cacheproxy keeps its records in does not answer; try again ([Errno 16] database: no server)"
+    )
 
 
 async def test_a_body_that_is_too_large_is_the_edges_matter(door: AdminDoor) -> None:

@@ -25,4 +25,4 @@ async def test_shared_bytes_count_in_each_repository_and_once_in_all(folder: Pat
 
 async def test_a_store_without_images_has_nothing(folder: Path) -> None:
     async with at_desk(folder) as desk:
-        assert (await desk.says("du")).splitlines()[-1] == "0 B in 0 blobs on the disk"
+        assert (await desk.says("du")).splitlines()[-1] == "0 B in 0 blobs stored"

@@ -58,6 +58,10 @@ def test_the_share_of_the_budget_is_told() -> None:
     )
 
 
+def test_a_store_without_an_end_has_no_room_to_tell_of() -> None:
+    assert next(status.lines(told(free=None, total=None))) == "up 2 h; 1.0 GiB of 4.0 GiB (25%) cached"
+
+
 def test_mirrors_have_lines_of_their_own() -> None:
     def host(name: str, **more: object) -> dict[str, object]:
         return {"host": name, "left_alone": False, "failing": None, "answered_ago": 5.0, **more}

@@ -5,6 +5,7 @@ from typing import Any
 
 from cacheproxy.core.failures import Cause
 from cacheproxy.registry.condition import HostCondition, UpstreamCondition, Watch
+from cacheproxy.store.content import UNLIMITED
 from cacheproxy.upstream.pacing import Health
 from tests.registry.world import world
 
@@ -31,3 +32,10 @@ async def test_it_tells_of_space_time_and_upstreams(tmp_path: Path) -> None:
         ),
     )
     assert told.fills == ()
+
+
+async def test_a_store_without_an_end_has_no_room_to_tell_of(tmp_path: Path) -> None:
+    async with world(tmp_path) as built:
+        nothing: Any = ()
+        told = Watch([], nothing, built.space, lambda: (UNLIMITED, UNLIMITED), lambda: built.now).condition()
+    assert (told.free, told.total) == (None, None)
