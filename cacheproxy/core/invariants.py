@@ -11,17 +11,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from cacheproxy.core.digest import Digest
+from cacheproxy.core.digest import Digest, InvalidDigest
 from cacheproxy.core.manifest import ManifestInvalid, ParsedManifest, parse
 
 Remedy = Literal["forget", "remove", "empty"]
 """What mends it and can do no harm: the row has no bytes any more, and the next pull brings them; a file that
 no row names goes; a file in the trash goes."""
 
-NEXT_PULL = "--repair forgets the bytes: the next pull brings them again"
+NEXT_PULL = (
+    "--repair forgets the bytes: the next pull brings them again, or, of what was pushed, the next push"
+)
 SWEPT = "--repair removes it; so does a running daemon, in time"
 RECORD_AGAIN = "purge this image (cacheproxy purge): the next pull records it anew"
 SCRUB = "cacheproxy scrub IMAGE, with the daemon running: it puts the bytes aside and fetches them again"
+PUSH_AGAIN = "push it again: whoever has the image has its bytes"
 RESTORE = "stop the daemon, and restore the database from a backup, or start with an empty one"
 
 
@@ -72,7 +75,11 @@ def lacking(rows: Iterable[StoredRow], there: Mapping[str, Stored]) -> Iterator[
     """Rows whose bytes are not there, or are too many or too few."""
     for row in rows:
         found = there.get(row.location)
-        if found is None or found.digest != row.digest:
+        if not _is_digest(row.digest):
+            yield Finding(
+                "I6", "what its row calls a digest is none", row.digest, RESTORE, None, row.generation
+            )
+        elif found is None or found.digest != row.digest:
             said = f"the row's bytes are not there: {row.location}"
             yield Finding("I8", said, row.digest, NEXT_PULL, "forget", row.generation)
         elif found.size != row.size:
@@ -121,8 +128,7 @@ def misread(
 def _differences(
     body: bytes, image: ImageRow, blobs: Mapping[str, set[str]], children: Mapping[str, set[str]]
 ) -> Iterator[tuple[str, str]]:
-    digest = Digest.parse(image.digest)
-    if Digest.of(body, digest.algorithm) != digest:
+    if not _is_digest(image.digest) or Digest.of(body, image.digest.partition(":")[0]) != image.digest:
         yield "I4", "the manifest's bytes have another digest"
         return
     if len(body) != image.size:
@@ -133,7 +139,7 @@ def _differences(
         yield "I3", f"the manifest cannot be read: {error}"
         return
     for invariant, name, told, true in (
-        ("I3", "blobs", blobs.get(image.repository, set()), {str(blob.digest) for blob in parsed.blobs}),
+        ("I3", "blobs", *_blobs(parsed, blobs.get(image.repository, set()))),
         ("I3", "children", children.get(image.repository, set()), {str(m.digest) for m in parsed.manifests}),
         ("I11", "a subject", {image.subject} - {None}, _subject(parsed)),
         ("I11", "an artifact type", {image.artifact_type} - {None}, {parsed.artifact_type} - {None}),
@@ -141,6 +147,20 @@ def _differences(
         if told != true:
             odd = ", ".join(sorted(str(one) for one in told ^ true))
             yield invariant, f"its rows and the manifest disagree on {name}: {odd}"
+
+
+def _is_digest(text: str) -> bool:
+    try:
+        Digest.parse(text)
+    except InvalidDigest:
+        return False
+    return True
+
+
+def _blobs(parsed: ParsedManifest, told: set[str]) -> tuple[set[str], set[str]]:
+    """Those of the rows, and of the manifest; without layers that are elsewhere and that no row names."""
+    elsewhere = {str(blob.digest) for blob in parsed.blobs if blob.urls}
+    return told, {str(blob.digest) for blob in parsed.blobs} - (elsewhere - told)
 
 
 def _subject(parsed: ParsedManifest) -> set[str | None]:

@@ -30,6 +30,10 @@ AT_ONCE = 50_000
 """Stored blobs that are looked through at once; more are, folder by folder."""
 
 
+UPLOAD_KEPT = 86400.0
+"""Seconds without a byte after which a daemon ends an upload (registry.push.SESSION_KEPT)."""
+
+
 class Rows(Protocol):
     """Of a `Database`, what only looks."""
 
@@ -99,6 +103,28 @@ RULES = (
         WHERE blob.digest IS NULL OR repository.id IS NULL
         """,
         RESTORE,
+    ),
+    Rule(
+        "I3",
+        "a pushed image whose bytes are not here",
+        """
+        SELECT repository.name || '@' || reference.image || ' ' || reference.digest
+        FROM repository
+        JOIN reference ON reference.repository = repository.id
+        JOIN blob ON blob.digest = reference.digest
+        WHERE repository.kind = 'hosted' AND blob.generation = 0
+        """,
+        invariants.PUSH_AGAIN,
+    ),
+    Rule(
+        "I7",
+        "an upload that nobody came back to",
+        f"""
+        SELECT repository.name || ' ' || upload.id
+        FROM upload JOIN repository ON repository.id = upload.repository
+        WHERE upload.touched + {UPLOAD_KEPT} < :before
+        """,  # noqa: S608 - a number
+        "a running daemon ends it, in time",
     ),
     Rule(
         "I7",
@@ -214,6 +240,8 @@ class Audit:
 
     async def _blobs(self) -> AsyncIterator[Finding]:
         ((count,),) = await self.rows.scan(bind(_all, STORED, {}))
+        if count:
+            await trio.to_thread.run_sync(self.listing.confirm)
         for shard in SHARDS if count > AT_ONCE else ("",):
             async for finding in self._shard(shard, count):
                 yield finding
@@ -236,7 +264,7 @@ class Audit:
                 async for finding in self.hash(row):
                     yield finding
             self.seen.blobs += 1
-            self.progress(min(0.99, self.seen.blobs / count))
+            self.progress(min(0.99, self.seen.blobs / max(1, count)))  # more may have come
 
     async def hash(self, row: StoredRow) -> AsyncIterator[Finding]:
         """Read all of its bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -48,6 +49,10 @@ class Listing(Protocol):
         """What there is of one of SHARDS, or with "", of all. Raises OSError."""
         ...
 
+    def confirm(self) -> None:
+        """That there is a store at all, if an empty one. Raises OSError."""
+        ...
+
     def chunks(self, location: str, size: int) -> Iterator[bytes | memoryview]:
         """Its bytes. Raises OSError; FileNotFoundError when it is gone."""
         ...
@@ -69,6 +74,14 @@ class Folder:
             with suppress(FileNotFoundError), os.scandir(self._root / "blobs" / one) as entries:
                 for entry in entries:
                     yield from _stored(entry, f"blobs/{one}/{entry.name}")
+
+    def confirm(self) -> None:
+        folder = self._root / "blobs"
+        if not folder.is_dir():
+            said = (
+                "the folder of all blobs is not there: is it mounted? (If it was removed, make an empty one)"
+            )
+            raise FileNotFoundError(errno.ENOENT, said, str(folder))
 
     def chunks(self, location: str, size: int) -> Iterator[bytes]:
         fd = os.open(self._root / location, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -103,6 +116,9 @@ class Objects:
             digest = disk.digest_at(key)
             if digest is not None:
                 yield Stored(digest, key, size, written)
+
+    def confirm(self) -> None:
+        """A bucket that is not there has no list either."""
 
     def chunks(self, location: str, size: int) -> Iterator[memoryview]:
         for start in range(0, size, RANGE):

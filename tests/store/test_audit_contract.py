@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +11,29 @@ import apsw
 import pytest
 import trio
 
+from cacheproxy.core import manifest as manifests
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.invariants import Finding, Stored
 from cacheproxy.store import audit as audit_module
-from cacheproxy.store.audit import RULES, Audit, Rule, Seen
+from cacheproxy.store.audit import RULES, UPLOAD_KEPT, Audit, Rule, Seen
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database, Tx
 from cacheproxy.store.disk import DiskContent
+from cacheproxy.store.hosted import Hosted, Pushed, Put
 from cacheproxy.store.listing import Folder, Listing, Objects
 from cacheproxy.store.objects import ObjectContent
+from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
 from cacheproxy.store.sqlite import SQLite
+from tests.store.hosting import host
 from tests.store.images import (
     CHILD,
     CONFIG_BYTES,
+    LAYER,
     LAYER_BYTES,
     LAYER_DIGEST,
     REPOSITORY,
+    descriptor,
     image,
     index,
     record,
@@ -163,6 +170,57 @@ async def test_many_manifests_are_looked_at_by_pages(
     assert audit.seen.images == 70
 
 
+# Hosted repositories.
+
+FOREIGN = Digest.of(b"a layer that is elsewhere")
+
+
+def with_foreign_layer() -> bytes:
+    manifest = json.loads(image())
+    manifest["layers"].append({**descriptor(LAYER, FOREIGN, 9), "urls": ["https://elsewhere.example/layer"]})
+    return json.dumps(manifest).encode()
+
+
+async def push(database: Database, content: Content, body: bytes) -> None:
+    await host(database, "team/app")
+    for data in (CONFIG_BYTES, LAYER_BYTES):
+        location, generation = stored(content, data)
+        named = (Digest.of(data), len(data), location, generation, NOW, NOW)
+        await Pushing(database).record("team/app", "0" * 32, *named)
+    pushed = Pushed(Digest.of(body), body, manifests.parse(body), ("1",))
+    assert isinstance(await Hosted(database).put("team/app", pushed, NOW), Put)
+
+
+async def test_what_pushes_record_is_as_it_should_be(database: Database, content: Content) -> None:
+    await push(database, content, with_foreign_layer())
+    await Pushing(database).begin("team/app", "1" * 32, "anna", "sha256", NOW, 10)
+    assert await findings(database, listing_of(content), before=NOW + UPLOAD_KEPT) == []
+
+
+async def test_a_pushed_image_without_its_bytes_is_found(database: Database, content: Content) -> None:
+    await push(database, content, image())
+    await run(database, "UPDATE blob SET generation = 0, location = '' WHERE digest = :d", d=LAYER_DIGEST)
+    (finding,) = await findings(database, listing_of(content))
+    assert finding.invariant == "I3"
+    assert finding.where == f"team/app@{Digest.of(image())} {LAYER_DIGEST}"
+    assert "push it again" in finding.advice
+
+
+async def test_a_layer_that_is_elsewhere_may_be_named_all_the_same(
+    database: Database, records: Records, nothing: Listing
+) -> None:
+    await record(records, with_foreign_layer())
+    assert await findings(database, nothing) == []
+
+
+async def test_an_upload_past_its_time_is_found(database: Database, nothing: Listing) -> None:
+    await host(database, "team/app")
+    await Pushing(database).begin("team/app", "1" * 32, "anna", "sha256", NOW, 10)
+    assert await findings(database, nothing, before=NOW + UPLOAD_KEPT) == []
+    (finding,) = await findings(database, nothing, before=NOW + UPLOAD_KEPT + 1)
+    assert (finding.invariant, finding.where) == ("I7", "team/app " + "1" * 32)
+
+
 # Bytes.
 
 
@@ -241,6 +299,40 @@ async def test_what_is_not_ours_is_no_finding(shop: Shop) -> None:
     assert await shop.findings() == []
 
 
+async def test_a_row_whose_digest_is_none_is_found(shop: Shop) -> None:
+    sql = "INSERT INTO blob (digest, size, generation, location, used) VALUES ('sha256:xyz', 1, 1, 'x', 0)"
+    await run(shop.database, sql)
+    assert await shop.findings() == [("I6", "sha256:xyz", None)]
+
+
+async def test_a_manifest_whose_digest_is_none_is_found(
+    database: Database, records: Records, nothing: Listing
+) -> None:
+    await record(records, image())
+    copy = "SELECT repository, 'sha256:xyz', media_type, artifact_type, size, subject, 0, 0 FROM image"
+    await run(database, "INSERT INTO manifest (digest, body) SELECT 'sha256:xyz', body FROM manifest")
+    await run(database, f"INSERT INTO image {copy}")
+    (finding,) = await findings(database, nothing)
+    assert (finding.invariant, finding.where) == ("I4", f"{REPOSITORY}@sha256:xyz")
+
+
+async def test_the_first_blob_may_be_stored_while_it_looks(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "STORED", "SELECT 0")
+    assert await shop.findings() == []
+
+
+async def test_a_store_that_is_not_there_is_no_store_without_files(
+    database: Database, records: Records, tmp_path: Path
+) -> None:
+    content = DiskContent(tmp_path / "content")
+    await keep(records, content, LAYER_BYTES)
+    content.root.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="is it mounted"):
+        await findings(database, listing_of(content))
+
+
 async def test_many_blobs_are_looked_at_folder_by_folder(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_module, "AT_ONCE", 1)
     monkeypatch.setattr(audit_module, "SHARDS", [f"sha256/{LAYER_DIGEST.hex[:2]}", "sha512/00"])
@@ -263,6 +355,9 @@ class Meanwhile:
     def stored(self, shard: str) -> Iterator[Stored]:
         yield from self.real.stored(shard)
         self.happens()
+
+    def confirm(self) -> None:
+        self.real.confirm()
 
     def chunks(self, location: str, size: int) -> Iterator[bytes | memoryview]:
         return self.real.chunks(location, size)
