@@ -20,7 +20,7 @@ from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
 from cacheproxy.commands.scrub import scrub
 from cacheproxy.commands.status import status
-from cacheproxy.commands.words import plural
+from cacheproxy.commands.words import plural, told
 from cacheproxy.groups import leaves
 
 if TYPE_CHECKING:
@@ -66,16 +66,9 @@ def serve(file: Path | None) -> None:
         # What a person can mend is told in a line; anything else is a fault of ours, and keeps its traceback.
         failures.extend(leaves(group))
     for failure in failures:
-        click.echo(f"cacheproxy: {_told(failure)}", err=True)
+        click.echo(f"cacheproxy: {told(failure)}", err=True)
     if failures:
         sys.exit(1)
-
-
-def _told(failure: BaseException) -> str:
-    """The operating system's errors of files as all other messages are: what, then what is wrong with it."""
-    if isinstance(failure, OSError) and failure.filename is not None and failure.strerror:
-        return f"{failure.filename}: {failure.strerror}"
-    return str(failure)
 
 
 def _load(file: Path | None) -> Config:

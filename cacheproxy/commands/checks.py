@@ -67,6 +67,9 @@ def disk(config: Config) -> Iterator[Finding]:
     free, total = state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize
     reserve, budget = config.cache.min_free.of(total), config.cache.budget.of(total)
     said = f"{size(free)} of {size(total)} free at {place}"
+    if state.f_flag & os.ST_RDONLY:
+        what = "dmesg says why, if it was not mounted so: a disk that fails becomes read-only"
+        yield Finding("fail", "read-only", f"nothing can be written at {place}", what)
     if free <= reserve:
         what = f"below min_free ({size(reserve)}): free some, or lower cache.min_free"
         yield Finding("fail", "disk", said, what)

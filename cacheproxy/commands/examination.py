@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from cacheproxy import wiring
+from cacheproxy.commands.words import told
 from cacheproxy.registry.mending import mend
 from cacheproxy.registry.orphans import GRACE
 from cacheproxy.store.audit import Audit
@@ -40,7 +41,7 @@ def examine(config: Config, *, deep: bool, repair: bool, progress: Callable[[flo
                 )
             return trio.run(_examine, config, deep, repair, progress, not alone)
     except (StoreError, OSError, ImportError, wiring.CannotStart) as error:
-        raise CannotLook(str(error)) from error
+        raise CannotLook(told(error)) from error
 
 
 @contextmanager

@@ -35,6 +35,13 @@ def ago(moment: float, now: float) -> str:
     return f"{day(moment)} ({span(now - moment)} ago)"
 
 
+def told(error: BaseException) -> str:
+    """The operating system's errors as all others: of what, and what is wrong with it; without a number."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def table(rows: Iterable[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
     """Columns as wide as what is in them; those in `right` are numbers."""
     lines = [list(row) for row in rows]

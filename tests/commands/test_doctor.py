@@ -135,6 +135,16 @@ def test_a_full_disk_is_found(tmp_path: Path) -> None:
     assert finding.level == "fail"
 
 
+def test_a_disk_that_nothing_can_be_written_to_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = list(os.statvfs(tmp_path))
+    state[8] |= os.ST_RDONLY  # f_flag
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(state))
+    found = {finding.what: finding.level for finding in checks.disk(loaded(tmp_path))}
+    assert found["read-only"] == "fail"
+
+
 def test_a_budget_beyond_the_disk_is_found(tmp_path: Path) -> None:
     assert [finding.what for finding in checks.disk(loaded(tmp_path, 'budget = "100%"'))] == [
         "disk",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cacheproxy.commands.words import plural, short, size, span, table
+from cacheproxy.commands.words import plural, short, size, span, table, told
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,16 @@ def test_a_table_has_columns() -> None:
 def test_digests_are_cut_and_words_counted() -> None:
     assert short("sha256:" + "a" * 64) == "sha256:aaaaaaaaaaaa"
     assert (plural(1, "blob"), plural(2, "blob")) == ("1 blob", "2 blobs")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(30, "Read-only file system", "/x"), "/x: Read-only file system"),
+        (OSError(30, "cannot write /x: Read-only file system"), "cannot write /x: Read-only file system"),
+        (OSError("no address"), "no address"),
+        (ValueError("what"), "what"),
+    ],
+)
+def test_errors_have_no_numbers(error: Exception, said: str) -> None:
+    assert told(error) == said
