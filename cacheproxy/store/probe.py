@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
+import time
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from cacheproxy.store.errors import StoreUnreachable
 
 CONTENT = b"cacheproxy looks whether this store keeps what it is given\n"
 START, STOP = 11, 16
+LEFT = 86400.0
+"""Seconds after which an object of ours is what a kill has left: another node may be looking right now."""
 
 
 def prove(bucket: Bucket, *, presigned: bool) -> None:
@@ -20,6 +23,8 @@ def prove(bucket: Bucket, *, presigned: bool) -> None:
 
     Raises StoreUnreachable with the first thing that the bucket cannot do.
     """
+    with suppress(StoreUnreachable):  # lists are not asked for here
+        _sweep(bucket)
     key = f"probe/{secrets.token_hex(16)}"
     try:
         bucket.put(key, len(CONTENT), iter([CONTENT]))
@@ -46,6 +51,13 @@ def prove_list(bucket: Bucket) -> None:
     finally:
         with suppress(StoreUnreachable):
             bucket.delete(key)
+
+
+def _sweep(bucket: Bucket) -> None:
+    """What earlier looks have left goes."""
+    before = time.time() - LEFT
+    for key in [key for key, _, written in bucket.list("probe") if written < before]:
+        bucket.delete(key)
 
 
 def _prove_reading(bucket: Bucket, key: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import obstore
@@ -10,7 +11,7 @@ from obstore.store import MemoryStore
 
 from cacheproxy.store.bucket import Bucket, Piece
 from cacheproxy.store.errors import StoreUnreachable
-from cacheproxy.store.probe import CONTENT, prove, prove_list
+from cacheproxy.store.probe import CONTENT, LEFT, prove, prove_list
 from tests.seaweed import Seaweed
 
 
@@ -39,6 +40,27 @@ class Keeping(Bucket):
 class Undeletable(Bucket):
     def delete(self, key: str) -> None:
         raise StoreUnreachable(f"{self.name} did not delete {key}: 403 Forbidden")
+
+
+def test_what_a_kill_left_of_an_earlier_look_goes_once_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Bucket(MemoryStore(), "memory://test")
+    bucket.put("probe/left", 4, iter([b"left"]))
+    bucket.put("probe-of-others", 4, iter([b"mine"]))
+    prove(bucket, presigned=False)
+    assert bucket.size("probe/left") == 4
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LEFT + 1)
+    prove(bucket, presigned=False)
+    assert (bucket.size("probe/left"), bucket.size("probe-of-others")) == (None, 4)
+
+
+class Unlistable(Bucket):
+    def list(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        raise StoreUnreachable(f"{self.name} did not list {prefix}: 403 Forbidden")
+
+
+def test_bucket_that_gives_no_list_is_good_enough_for_a_start() -> None:
+    prove(Unlistable(MemoryStore(), "memory://test"), presigned=False)
 
 
 def test_bucket_that_works_is_left_as_it_was() -> None:
