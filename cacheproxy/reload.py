@@ -17,6 +17,7 @@ from cacheproxy.config.sections import Log
 from cacheproxy.edge.message import Application, Exchange, Peer, Ready, Request, Response
 from cacheproxy.groups import leaves
 from cacheproxy.registry import sharing
+from cacheproxy.store.errors import StoreError
 from cacheproxy.trial import tried
 from cacheproxy.wiring import CannotStart
 
@@ -83,7 +84,7 @@ async def _within(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -
 
 Apply = Callable[[Config], Awaitable[None]]
 """Puts a configuration in force at once, with no request between two of its parts. Raises CannotStart (in a
-group) before anything has changed.
+group), StoreError and OSError before anything has changed.
 """
 
 
@@ -127,7 +128,7 @@ class Reload:
         config = feasible(self._config, written)
         try:
             await self._apply(config)
-        except* CannotStart as group:
+        except* (CannotStart, StoreError, OSError) as group:  # a database that is away, too
             failures += map(str, leaves(group))
         if failures:
             return failures

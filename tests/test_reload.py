@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import os
@@ -20,12 +21,12 @@ import pytest
 import structlog
 import trio
 
-from cacheproxy import app, log, systemd, wiring
+from cacheproxy import app, hosting, log, systemd, wiring
 from cacheproxy.config import load
 from cacheproxy.config.sections import Log
 from cacheproxy.store import probe
 from cacheproxy.store.bucket import Bucket
-from cacheproxy.store.errors import StoreUnreachable
+from cacheproxy.store.errors import StoreBusy, StoreUnreachable
 from cacheproxy.upstream.registry import Registry
 from tests.faults.client import Address, Heard, ask, asking
 from tests.origin import Origin
@@ -284,6 +285,24 @@ async def test_a_bad_configuration_is_refused_whole(
         house.write("two.test")
         await house.reload()
         assert (await house.ask(MANIFEST.replace("one", "two"))).status == 200
+
+
+async def test_a_database_that_is_away_ends_no_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreBusy(errno.EHOSTDOWN, "the database does not answer")
+
+    async with running(tmp_path, monkeypatch) as house:
+        monkeypatch.setattr(hosting, "accounts", away)
+        house.write("one.test", "two.test")
+        with structlog.testing.capture_logs() as told:
+            await house.reload()
+        assert [line["problem"] for line in told if line["event"] == "configuration refused"] == [
+            "[Errno 112] the database does not answer"
+        ]
+        assert (await house.ask()).status == 200
+        assert (await house.ask(MANIFEST.replace("one", "two"))).status == 404
 
 
 async def test_what_takes_a_restart_is_said_and_is_as_it_was(
