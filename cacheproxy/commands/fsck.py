@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ def fsck(load: Load, file: Path | None, deep: bool, repair: bool, machine: bool)
         examined = examine(config, deep=deep, repair=repair, progress=_progress())
     except CannotLook as error:
         click.echo(f"cacheproxy fsck: {error}", err=True)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        click.echo("cacheproxy fsck: interrupted", err=True)
+        sys.exit(FAILED)
+    except Exception:  # noqa: BLE001 - a fault of ours, which is no finding
+        traceback.print_exc()
         sys.exit(FAILED)
     report(examined, machine, lines)
     if any(not finding["repaired"] for finding in examined["findings"]):

@@ -10,6 +10,7 @@ import trio
 
 from cacheproxy import config
 from cacheproxy.app import main
+from cacheproxy.store.audit import Audit
 from cacheproxy.store.errors import InUse
 from cacheproxy.store.running import Running
 from tests.commands.desk import Desk
@@ -87,6 +88,31 @@ async def test_without_anything_to_look_at_it_ends_with_2(folder: Path) -> None:
         )
         house.file.write_text("nonsense")
         assert (await Desk(house).run("fsck")).exit_code == 2
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+async def test_whoever_is_stopped_while_looking_has_found_nothing(
+    folder: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("a fault of ours")
+
+    async with hosts(folder) as house:
+        await pulled(house)
+        monkeypatch.setattr(Audit, "findings", fail)
+        assert (await Desk(house).run("fsck")).exit_code == 2
+
+
+async def test_a_folder_that_is_not_mounted_is_not_repaired(folder: Path) -> None:
+    async with hosts(folder) as house:
+        await pulled(house)
+        blobs = house.state / "blobs" / "blobs"
+        blobs.rename(folder / "elsewhere")
+        result = await Desk(house).run("fsck", "--repair")
+        assert result.exit_code == 2
+        assert "is it mounted?" in result.stderr
+        (folder / "elsewhere").rename(blobs)
+        assert (await told(house, "--deep", code=0))["findings"] == []
 
 
 @pytest.mark.parametrize("offset", [0, 200])
