@@ -30,6 +30,9 @@ LATELY = 600.0
 BLOBS = 1024
 """Of those, the latest: a start must not take long because much was pulled."""
 
+FEW = 8
+"""The first ones: when none of these is there it is the store, not them, and nothing is condemned."""
+
 DATABASE_SECONDS = 1.0
 BYTES_SECONDS = 1.0
 """That each look may keep clients waiting: what it has not got to is found when it is read."""
@@ -51,7 +54,7 @@ async def recover(name: object, database: Database, content: Bytes, quarantine: 
         raise DatabaseRefused.damaged(name, fault)
     proofs = Proofs(database)
     blobs = await proofs.lately(LATELY, BLOBS)
-    damaged = await trio.to_thread.run_sync(_damaged, content, blobs)
+    damaged = await trio.to_thread.run_sync(_damaged, content, blobs, abandon_on_cancel=True)
     for blob, failure in damaged:
         await quarantine.put(blob, failure)
     await proofs.want(blob.digest for blob in blobs)
@@ -65,9 +68,13 @@ async def recover(name: object, database: Database, content: Bytes, quarantine: 
 
 def _damaged(content: Bytes, blobs: Sequence[BlobRow]) -> list[tuple[BlobRow, BlobMissing]]:
     """In a thread: those whose bytes are not there, the latest stored first."""
-    found = []
+    found: list[tuple[BlobRow, BlobMissing]] = []
     deadline = time.monotonic() + BYTES_SECONDS
-    for blob in blobs:
+    for looked, blob in enumerate(blobs):
+        if looked == FEW and [failure.found for _, failure in found] == ["missing"] * FEW:
+            what = "none of the blobs that were stored last is there: is the disk of the store mounted?"
+            log.error(what, reason=str(found[0][1]))
+            return []
         if time.monotonic() > deadline:
             log.warning("not all of what was stored last was looked at", seconds=BYTES_SECONDS)
             break

@@ -11,7 +11,7 @@ import pytest
 from cacheproxy.core.digest import Digest
 from cacheproxy.registry import metrics, recovery
 from cacheproxy.registry.quarantine import Quarantine
-from cacheproxy.registry.recovery import LATELY, recover
+from cacheproxy.registry.recovery import FEW, LATELY, recover
 from cacheproxy.registry.space import Space
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.errors import DatabaseRefused
@@ -122,6 +122,16 @@ async def test_clients_do_not_wait_for_all_of_it(cellar: Cellar, monkeypatch: py
     await cellar.recover()
     assert await cellar.here(digest)
     assert (await Proofs(cellar.database).left(ASKED)).blobs == 1
+
+
+async def test_a_disk_that_is_not_mounted_condemns_nobody(
+    cellar: Cellar, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = [await cellar.store(f"layer {number}") for number in range(FEW + 1)]
+    (cellar.content.root / "blobs").rename(tmp_path / "elsewhere")
+    await cellar.recover()
+    assert [await cellar.here(digest) for digest in digests] == [True] * (FEW + 1)
+    assert "is the disk of the store mounted?" in capsys.readouterr().out
 
 
 async def test_an_empty_cache_has_nothing_to_recover(cellar: Cellar) -> None:
