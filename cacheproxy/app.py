@@ -160,7 +160,7 @@ async def main(
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
         background.start_soon(lasting.push.expire)
         background.start_soon(lasting.keys.run)
-        accounts = await hosting.accounts(config.accounts, lasting.keys)
+        accounts = await hosting.accounts(config, lasting.keys)
         doors = _doors(config, lasting, await upstreams.open(config.upstreams), accounts)
         lasting.scrub.refetch = doors.refetch
         background.start_soon(lasting.scrub.run)
@@ -171,7 +171,7 @@ async def main(
             nonlocal doors, config
             enter = await entrance.prepare(new.server)
             await wiring.prove_redirects(config.storage, new.storage)
-            accounts = await hosting.accounts(new.accounts, lasting.keys)
+            accounts = await hosting.accounts(new, lasting.keys)
             doors = _doors(new, lasting, await upstreams.open(new.upstreams), accounts, doors.prefetch)
             # From here on nothing waits: no request sees one half of it.
             clients.door, commands.door = doors.clients, doors.commands

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
+
+import trio
 
 from cacheproxy import config as c
 from cacheproxy import wiring
@@ -20,10 +24,12 @@ from cacheproxy.core.routing import Bare, Routes
 from cacheproxy.core.settings import Settings
 from cacheproxy.core.templates import Birth, Template, Templates
 from cacheproxy.edge.message import Request
+from cacheproxy.registry import htpasswd
 from cacheproxy.registry.accounts import Account, Accounts
 from cacheproxy.registry.blobs import Address
 from cacheproxy.registry.hosting import Hosting
 from cacheproxy.registry.keys import SigningKeys
+from cacheproxy.registry.passwords import Passwords
 from cacheproxy.registry.push import Push
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.repositories import Repositories
@@ -59,11 +65,35 @@ def keys(database: Database, clock: Callable[[], float]) -> SigningKeys:
     return SigningKeys(TokenRows(database), clock)
 
 
-async def accounts(declared: Sequence[c.Account], keys: SigningKeys) -> Accounts:
+def anybody(config: c.Config) -> bool:
+    """Whether somebody has a name here."""
+    return bool(config.accounts) or config.access.htpasswd is not None
+
+
+async def accounts(config: c.Config, keys: SigningKeys) -> Accounts:
     """With keys for their tokens. Raises StoreError, and CannotStart for a secret that cannot be read."""
-    if declared:
+    if anybody(config):
         await keys.look()
-    return Accounts([await _account(account) for account in declared])
+    declared = [await _account(account) for account in config.accounts]
+    if config.access.htpasswd is None:
+        return Accounts(declared)
+    hashes = await passwords(config.access.htpasswd)
+    for account in declared:
+        if account.name in hashes:
+            said = f"the account {account.name} is also in {config.access.htpasswd}; keep one of the two"
+            raise wiring.CannotStart(said)
+    return Accounts(declared, Passwords(hashes, time.time))
+
+
+async def passwords(file: Path) -> Mapping[str, bytes]:
+    """Hashes by name. Raises CannotStart."""
+    try:
+        data = await trio.to_thread.run_sync(file.read_bytes)
+        if len(data) > htpasswd.MAX_FILE:
+            raise ValueError(f"it has more than {htpasswd.MAX_FILE} bytes")
+        return htpasswd.parse(data.decode())
+    except (OSError, ValueError) as error:
+        raise wiring.CannotStart(f"access.htpasswd: {file}: {error}") from error
 
 
 async def _account(account: c.Account) -> Account:
@@ -81,7 +111,7 @@ def entry(
 ) -> tuple[Callers, TokenAnswers | None]:
     """Who comes in, and where they get their tokens; None: nobody has a name."""
     access, external = wiring.access(config.access), config.server.external_url.rstrip("/")
-    if not config.accounts:
+    if not anybody(config):
         return Callers(access, rules(config.grants), None, external, clock), None
     # A cache without accounts does without their memory.
     from cacheproxy.api.tokens import TokenServer
@@ -138,7 +168,7 @@ def hosted(
     clock: Callable[[], float],
 ) -> Hosted | None:
     """None: nobody has a name, so nobody can push, and what there is can only be cached."""
-    if not config.accounts:
+    if not anybody(config):
         return None
     rows = HostedRows(stores.database)
     hosting = Hosting(

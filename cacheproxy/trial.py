@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import trio
 
-from cacheproxy import wiring
+from cacheproxy import hosting, wiring
 from cacheproxy.config import BucketURL, Config, Secret, ServerCertificate, Upstream
 from cacheproxy.groups import leaves
 
@@ -20,12 +20,14 @@ class Tried(NamedTuple):
 
 
 async def tried(config: Config) -> Tried:
-    """The server's certificate with its key, the upstreams' certificates, the keys of the bucket."""
+    """The server's certificate with its key, the upstreams' ones, the file of passwords, the bucket's key."""
     found = Tried([], [])
     if config.server.tls is not None:
         await _try(found, _certificate(config.server.tls, found.warnings))
     for upstream in config.upstreams:
         await _try(found, _upstream(upstream))
+    if config.access.htpasswd is not None:
+        await _try(found, hosting.passwords(config.access.htpasswd))
     keys = config.storage.objects.credentials
     if isinstance(config.storage.blobs, BucketURL) and (keys is None or not _elsewhere(keys)):
         await _try(found, wiring.open_bucket(config.storage.blobs, config.storage.objects))

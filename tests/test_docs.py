@@ -50,6 +50,7 @@ def test_what_the_example_file_shows_commented_out_is_valid(tmp_path: Path) -> N
         "tls.crt",
         "tls.key",
         "s3.ini",
+        "htpasswd",
     ):
         (tmp_path / name).touch()
     (tmp_path / "c.toml").write_text(uncommented())

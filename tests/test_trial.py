@@ -77,3 +77,13 @@ def test_keys_of_a_bucket_must_be_keys(tmp_path: Path) -> None:
     text = '[storage]\nblobs = "s3://bucket"\n[storage.objects]\ncredentials = { file = "s3.ini" }\n'
     (problem,) = trial(tmp_path, text).problems
     assert problem.startswith("storage.objects.credentials: ")
+
+
+def test_a_file_of_passwords_is_read(tmp_path: Path) -> None:
+    (tmp_path / "people").write_text("alice:$2y$05$" + "a" * 53 + "\n")
+    text = '[access]\nhtpasswd = "people"\n'
+    assert trial(tmp_path, text) == ([], [])
+    (tmp_path / "people").write_text("alice:secret\n")
+    problems, _ = trial(tmp_path, text)
+    assert len(problems) == 1
+    assert problems[0].startswith(f"access.htpasswd: {tmp_path}/people: line 1 is no name with a bcrypt hash")

@@ -35,7 +35,7 @@ class Identity:
 
 
 class Authenticator(Protocol):
-    async def identify(self, authorization: str) -> Identity | None:
+    async def identify(self, authorization: str, address: Address | None) -> Identity | None:
         """What an Authorization header proves; None: nothing. Raises OCIError 429 for a flood of guesses."""
         ...
 
@@ -74,7 +74,7 @@ class Callers:
             return caller
         assert self._authenticator is not None
         authorization = request.headers["authorization"]
-        identity = await self._authenticator.identify(authorization)
+        identity = await self._authenticator.identify(authorization, request.peer.address)
         if identity is None:
             raise self._unauthorized(request, "the credentials are not valid (any more)", "invalid_token")
         mask, _ = self._of_network(request.peer)

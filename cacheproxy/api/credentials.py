@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cacheproxy.api.callers import Identity
+from cacheproxy.core.access import Address
 from cacheproxy.core.credentials import Login, parse_basic, parse_bearer
 from cacheproxy.core.rights import Principal
 from cacheproxy.core.scopes import Token, rights_of
@@ -22,17 +23,18 @@ class Credentials:
         self._accounts = accounts
         self._tokens = tokens
 
-    async def identify(self, authorization: str) -> Identity | None:
+    async def identify(self, authorization: str, address: Address | None) -> Identity | None:
         login = parse_basic(authorization)
         if login is not None:
-            principal = await self.login(login)
+            principal = await self.login(login, address)
             return None if principal is None else Identity(principal)
         text = parse_bearer(authorization)
         token = None if text is None else self._tokens.verify(text)
         return None if token is None else self._bearer(token)
 
-    async def login(self, login: Login) -> Principal | None:
-        return self._accounts.login(login)
+    async def login(self, login: Login, address: Address | None) -> Principal | None:
+        """Raises OCIError 429 for who guesses passwords."""
+        return await self._accounts.login(login, address)
 
     def _bearer(self, token: Token) -> Identity | None:
         principal = None if token.subject is None else self._accounts.named(token.subject)

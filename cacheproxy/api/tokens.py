@@ -17,7 +17,7 @@ from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.rights import Principal, Right
 from cacheproxy.core.routing import Bare, Routes
 from cacheproxy.core.scopes import EVERYWHERE, Actions, Scope, Token, parse_scopes, written
-from cacheproxy.edge.message import Request, Response
+from cacheproxy.edge.message import Address, Request, Response
 from cacheproxy.registry.refresh import RefreshTokens
 from cacheproxy.registry.tokens import Tokens
 
@@ -55,7 +55,7 @@ class TokenServer:
     async def answer(self, request: Request) -> Response:
         """Raises OCIError: 401 for a login that proves nothing, 400 for what is malformed, 405."""
         asked = await _asked(request)
-        principal = await self._principal(asked)
+        principal = await self._principal(asked, request.peer.address)
         caller = self._callers.of(request.peer, principal)
         if principal is None and not caller.anything():
             raise unauthorized("nothing here is for everybody: log in")
@@ -75,7 +75,7 @@ class TokenServer:
                     granted[name] = granted.get(name, frozenset()) | some
         return granted
 
-    async def _principal(self, asked: Asked) -> Principal | None:
+    async def _principal(self, asked: Asked, address: Address | None) -> Principal | None:
         if asked.refresh is not None:
             principal = await self._refresh.principal(asked.refresh)
             if principal is None:
@@ -83,7 +83,7 @@ class TokenServer:
             return principal
         if asked.login is None:
             return None
-        principal = await self._credentials.login(asked.login)
+        principal = await self._credentials.login(asked.login, address)
         if principal is None:
             raise unauthorized("the name or the password is wrong")
         return principal

@@ -375,3 +375,5 @@ class Access(Section):
     """Who may pull without a name; the default is this host."""
     token: TokenLife = TokenLife()
     """How long a token of ours is good for; what is revoked meanwhile ends within a minute."""
+    htpasswd: File | None = None
+    """Names with bcrypt hashes of their passwords; read at the start and at SIGHUP."""

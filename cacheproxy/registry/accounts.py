@@ -7,8 +7,10 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cacheproxy.core.access import Address
 from cacheproxy.core.credentials import Login
 from cacheproxy.core.rights import Principal
+from cacheproxy.registry.passwords import Passwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,29 +22,39 @@ class Account:
 
 
 class Accounts:
-    """The configured ones. Only hashes of their secrets stay in memory."""
+    """The configured ones, of whose secrets only hashes are in memory, and those with passwords in a file."""
 
-    def __init__(self, accounts: Iterable[Account]) -> None:
+    def __init__(self, accounts: Iterable[Account], passwords: Passwords | None = None) -> None:
         self._known = {
             account.name: (_hash(account.secret), Principal(f"user:{account.name}", account.groups))
             for account in accounts
         }
+        self._passwords = passwords
 
-    def login(self, login: Login) -> Principal | None:
-        """Who that is; None: nobody. Takes as long for a name that does not exist."""
+    async def login(self, login: Login, address: Address | None) -> Principal | None:
+        """Who that is; None: nobody. Takes as long for a name that does not exist.
+
+        Raises OCIError 429 for who guesses passwords.
+        """
+        if self._passwords is not None and login.name not in self._known:
+            return await self._passwords.login(login, address)
         expected, principal = self._known.get(login.name, (_hash(""), None))
         proven = hmac.compare_digest(_hash(login.password), expected)
         return principal if proven and login.password else None
 
     def named(self, principal: str) -> Principal | None:
         """Who is called that now: whom a token was given to may be gone, or in other groups."""
-        known = self._known.get(principal.removeprefix("user:"))
-        return known[1] if known is not None and known[1].name == principal else None
+        kind, _, name = principal.partition(":")
+        if kind != "user" or self.proof(principal) is None:
+            return None
+        return self._known[name][1] if name in self._known else Principal(principal)
 
     def proof(self, principal: str) -> bytes | None:
         """What its secret left here, which is another for another secret; None: there is no such account."""
-        known = self._known.get(principal.removeprefix("user:"))
-        return known[0] if known is not None and known[1].name == principal else None
+        name = principal.removeprefix("user:")
+        if name in self._known:
+            return self._known[name][0]
+        return None if self._passwords is None else self._passwords.proof(name)
 
 
 def _hash(secret: str) -> bytes:
