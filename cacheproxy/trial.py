@@ -11,6 +11,7 @@ import trio
 from cacheproxy import hosting, wiring
 from cacheproxy.config import BucketURL, Config, Secret, ServerCertificate, Upstream
 from cacheproxy.groups import leaves
+from cacheproxy.store.errors import StoreError
 
 
 class Tried(NamedTuple):
@@ -37,7 +38,7 @@ async def tried(config: Config) -> Tried:
 async def _try(found: Tried, look: Awaitable[object]) -> None:
     try:
         await look
-    except* wiring.CannotStart as group:
+    except* (wiring.CannotStart, StoreError) as group:
         found.problems.extend(map(str, leaves(group)))
 
 

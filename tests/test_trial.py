@@ -87,3 +87,13 @@ def test_a_file_of_passwords_is_read(tmp_path: Path) -> None:
     problems, _ = trial(tmp_path, text)
     assert len(problems) == 1
     assert problems[0].startswith(f"access.htpasswd: {tmp_path}/people: line 1 is no name with a bcrypt hash")
+
+
+def test_keys_that_the_bucket_has_no_use_for_are_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text('{"type": "nonsense"}')
+    text = (
+        'storage.blobs = "gs://bucket"\ncache.budget = "1GiB"\n'
+        'storage.objects.credentials = { file = "keys.json" }\n'
+    )
+    (problem,), _ = trial(tmp_path, text)
+    assert problem.startswith("gs://bucket cannot be used: ")
