@@ -224,6 +224,8 @@ class DiskContent:
     def files(self, older_than: float, now: float) -> Iterator[tuple[Digest, str]]:
         """(digest, location) of the stored files that were written more than `older_than` seconds ago."""
         for folder in sorted((self.root / "blobs").glob("*/*")):
+            if not folder.is_dir():
+                continue  # somebody's note
             for entry in os.scandir(folder):
                 location = f"blobs/{folder.parent.name}/{folder.name}/{entry.name}"
                 digest = digest_at(location)

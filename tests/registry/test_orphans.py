@@ -80,6 +80,7 @@ async def test_what_is_not_ours_is_left_alone(clock: MockClock, tmp_path: Path) 
         folder = cache.content.root / "blobs" / "sha256" / "aa"
         folder.mkdir(parents=True)
         (folder / "notes.txt").write_text("mine")
+        (folder.parent / "README").write_text("mine, too")
         os.utime(folder / "notes.txt", (0, 0))
         assert await sweep(content_of(cache), cache.records, NOW) == 0
         assert (folder / "notes.txt").exists()
