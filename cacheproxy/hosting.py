@@ -184,7 +184,7 @@ def hosted(
 
     return Hosted(
         hosting,
-        Repositories(rows, templates(config), clock),
+        Repositories(rows, templates(config), clock, ready.clear),
         BlobAnswers(config.storage.objects.redirect),
         Uploads(pushing, canonical),
     )

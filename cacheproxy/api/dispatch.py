@@ -29,6 +29,7 @@ from cacheproxy.edge.message import BodyBroken, BodyTooLarge, Peer, Ready, Reque
 from cacheproxy.registry.flights import FlightLost
 from cacheproxy.registry.manifests import PulledManifest
 from cacheproxy.registry.origin import RememberedMissing
+from cacheproxy.registry.repositories import unknown
 
 log = structlog.get_logger()
 
@@ -48,6 +49,10 @@ _MISSING_CODES: dict[type, str] = {
     ops.Tags: "NAME_UNKNOWN",
     ops.Referrers: "NAME_UNKNOWN",
 }
+
+
+BEGINNINGS = frozenset({(ops.Uploads, "POST"), (ops.Manifest, "PUT")})
+"""With which a push may make its repository: nothing else has a reason to."""
 
 
 class TokenAnswers(Protocol):
@@ -193,6 +198,8 @@ class Door:
                 return self._admitted(request, caller, need, meant.name)
             if need is not Right.PULL:
                 self._admitted(request, caller, need, meant.name)
+                if (type(operation), request.method) not in BEGINNINGS:
+                    raise unknown(meant.name)
                 return await self._hosted.born(meant.name, caller)
         target = self._beyond(meant, caller) if isinstance(meant, Bare) else meant
         if target is None:
@@ -212,7 +219,9 @@ class Door:
                 f"{target.repository} is an upstream's: what it has can be pulled through, and not be changed"
             )
             raise OCIError("DENIED", said)
-        self._admitted(request, caller, need, target.repository)
+        # Refused by the name that a hosted repository would be refused by: which it is, is not told.
+        shown = meant.name if isinstance(meant, Bare) and self._hosted is not None else target.repository
+        self._admitted(request, caller, need, target.repository, shown)
         return target
 
     def _beyond(self, meant: Bare, caller: Caller) -> Target | None:
@@ -231,9 +240,11 @@ class Door:
     def _may_begin(self, name: str, caller: Caller) -> bool:
         return self._hosted is not None and self._hosted.creatable(name, caller)
 
-    def _admitted(self, request: Request, caller: Caller, need: Right, repository: str) -> str:
+    def _admitted(
+        self, request: Request, caller: Caller, need: Right, repository: str, shown: str | None = None
+    ) -> str:
         if not caller.may(need, repository):
-            raise self._callers.refusal(request, caller, need, repository)
+            raise self._callers.refusal(request, caller, need, shown or repository)
         return repository
 
     async def _cached(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial as bind
 from typing import Any
 
 from cacheproxy.core import manifest as manifests
@@ -15,10 +16,10 @@ from cacheproxy.registry.blobs import Address, Located
 from cacheproxy.registry.manifests import PulledManifest
 from cacheproxy.registry.push import GRACE, Push
 from cacheproxy.registry.quarantine import Quarantine
-from cacheproxy.registry.repositories import unknown
+from cacheproxy.registry.repositories import settled, unknown
 from cacheproxy.store.content import Content
 from cacheproxy.store.errors import BlobMissing
-from cacheproxy.store.hosted import Hosted, Pushed, Referrer, Refused
+from cacheproxy.store.hosted import Hosted, Pushed, Put, Referrer, Refused
 from cacheproxy.store.pushing import NoRepository
 from cacheproxy.store.records import Records
 
@@ -81,13 +82,12 @@ class Hosting:
             raise OCIError("MANIFEST_INVALID", str(error)) from error
         pushed = Pushed(digest, body, parsed, tuple(sorted(set(tags))))
         try:
-            answer = await self._hosted.put(repository, pushed, self._clock())
+            put = bind(self._hosted.put, repository, pushed, self._clock())
+            answer = await settled(put, self._changed, _moves)
         except NoRepository:
             raise unknown(repository) from None
         if isinstance(answer, Refused):
             raise _refusal(repository, answer)
-        if any(before is not None for before in answer.moved.values()):
-            self._changed()
         return digest, parsed
 
     async def delete(self, repository: str, reference: Digest | str) -> None:
@@ -95,12 +95,14 @@ class Hosting:
         try:
             if isinstance(reference, Digest):
                 keep_until = self._clock() + self._grace
-                gone = await self._hosted.remove(repository, reference, keep_until) is not None
+                remove = bind(self._hosted.remove, repository, reference, keep_until)
+                gone = await settled(remove, self._changed) is not None
             else:
-                gone = await self._hosted.untag(repository, reference) is not None
+                gone = (
+                    await settled(bind(self._hosted.untag, repository, reference), self._changed) is not None
+                )
         except NoRepository:
             raise unknown(repository) from None
-        self._changed()
         if not gone:
             raise OCIError("MANIFEST_UNKNOWN", f"{repository} has no image {reference}")
 
@@ -156,6 +158,11 @@ class Hosting:
     async def _meaning(self, repository: str, tag: str) -> Digest | None:
         row = await self._records.tag(repository, tag)
         return None if row is None else row.digest
+
+
+def _moves(answer: Put | Refused) -> bool:
+    """Whether a tag means another image than before."""
+    return isinstance(answer, Put) and any(before is not None for before in answer.moved.values())
 
 
 def _descriptor(referrer: Referrer) -> dict[str, Any]:

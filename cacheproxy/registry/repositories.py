@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Awaitable, Callable
+from functools import partial as bind
+from typing import TypeVar
 
 import structlog
+import trio
 
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.settings import Settings
 from cacheproxy.core.templates import ROOT, Birth, Templates
+from cacheproxy.store.errors import StoreBusy
 from cacheproxy.store.hosted import Hosted
 from cacheproxy.store.pushing import NoRepository
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
+SETTLES = 60.0
+"""Seconds for a write that is waited for when nobody else waits any more: no healthy database needs them."""
+
 
 class Repositories:
     """All raise OCIError; and StoreError where the rows cannot be had."""
 
-    def __init__(self, hosted: Hosted, templates: Templates, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        hosted: Hosted,
+        templates: Templates,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called when a name has come to mean something else, before anybody hears of it."""
         self._hosted = hosted
         self._templates = templates
         self._clock = clock
+        self._changed = changed
 
     async def is_hosted(self, name: str) -> bool:
         return await self._hosted.settings(name) is not None
@@ -40,13 +58,13 @@ class Repositories:
         template = self._templates.choose(name, Birth.PUSH)
         if template is None:
             return False
-        if await self._hosted.create(name, template.settings, self._clock()):
+        if await self._made(name, template.settings):
             log.info("repository created by a push", repository=name, template=template.prefix)
             return True
         return await self.is_hosted(name)  # another push was first
 
     async def create(self, name: str, settings: Settings) -> None:
-        if not await self._hosted.create(name, settings, self._clock()):
+        if not await self._made(name, settings):
             raise OCIError("NAME_INVALID", f"there is a repository {name} already", status=409)
         log.info("repository created", repository=name)
 
@@ -64,7 +82,7 @@ class Repositories:
 
     async def rename(self, old: str, new: str) -> None:
         try:
-            renamed = await self._hosted.rename(old, new)
+            renamed = await settled(bind(self._hosted.rename, old, new), self._changed)
         except NoRepository:
             raise unknown(old) from None
         if not renamed:
@@ -73,7 +91,8 @@ class Repositories:
 
     async def delete(self, name: str, *, force: bool = False) -> None:
         try:
-            gone = await self._hosted.delete(name, self._clock(), force=force)
+            delete = bind(self._hosted.delete, name, self._clock(), force=force)
+            gone = await settled(delete, self._changed)
         except NoRepository:
             raise unknown(name) from None
         if not gone:
@@ -86,6 +105,33 @@ class Repositories:
             return await self._hosted.usage(name)
         except NoRepository:
             raise unknown(name) from None
+
+    async def _made(self, name: str, settings: Settings) -> bool:
+        # What the default upstream has by that name is no answer from now on.
+        return await settled(bind(self._hosted.create, name, settings, self._clock()), self._changed)
+
+
+async def settled(
+    write: Callable[[], Awaitable[T]],
+    changed: Callable[[], None],
+    changes: Callable[[T], object] = bool,
+) -> T:
+    """A write to its end, also when its client goes away: answers made before it must not outlive it.
+
+    `changes`: whether what it gives says that it changed what answers depend on. A write that fails may have
+    been done all the same. Raises StoreBusy beside what the write does.
+    """
+    with trio.move_on_after(SETTLES) as scope:
+        scope.shield = True
+        try:
+            given = await write()
+        except BaseException:
+            changed()
+            raise
+        if changes(given):
+            changed()
+        return given
+    raise StoreBusy(errno.ETIMEDOUT, "the database does not answer")
 
 
 def unknown(name: str) -> OCIError:

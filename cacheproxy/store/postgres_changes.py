@@ -1,7 +1,7 @@
 """What other daemons change in the rows, heard by LISTEN: what is kept in memory does not outlive it.
 
 The database itself notifies, by triggers: no write can forget to. Each transaction that moves a tag or takes
-a tag or an image away notifies once, when it commits.
+a tag or an image away, or gives a hosted repository its name, notifies once, when it commits.
 """
 
 from __future__ import annotations
@@ -30,15 +30,23 @@ the server is cut, what is kept in memory is believed for their sum at most."""
 _MARK = "cacheproxy_changed"
 """Of the channel, the function and the triggers."""
 
-_THERE = "SELECT 1 FROM pg_trigger WHERE tgrelid = 'tag'::regclass AND tgname = %s"
+_THERE = "SELECT 1 FROM pg_trigger WHERE tgrelid = 'repository'::regclass AND tgname = %s"
+"""The last one that came to be: where it is, all are."""
 
 _TRIGGERS = f"""
 CREATE OR REPLACE FUNCTION {_MARK}() RETURNS trigger LANGUAGE plpgsql AS
     'BEGIN PERFORM pg_notify(''{_MARK}'', ''''); RETURN NULL; END';
+DROP TRIGGER IF EXISTS {_MARK} ON tag;
+DROP TRIGGER IF EXISTS {_MARK}_tag ON tag;
+DROP TRIGGER IF EXISTS {_MARK}_image ON image;
 CREATE TRIGGER {_MARK} AFTER UPDATE OF digest ON tag FOR EACH ROW
     WHEN (OLD.digest IS DISTINCT FROM NEW.digest) EXECUTE FUNCTION {_MARK}();
 CREATE TRIGGER {_MARK}_tag AFTER DELETE ON tag FOR EACH ROW EXECUTE FUNCTION {_MARK}();
 CREATE TRIGGER {_MARK}_image AFTER DELETE ON image FOR EACH ROW EXECUTE FUNCTION {_MARK}();
+DROP TRIGGER IF EXISTS {_MARK}_name ON repository;
+CREATE TRIGGER {_MARK}_name AFTER UPDATE OF name ON repository FOR EACH ROW EXECUTE FUNCTION {_MARK}();
+CREATE TRIGGER {_MARK} AFTER INSERT ON repository FOR EACH ROW
+    WHEN (NEW.kind = 'hosted') EXECUTE FUNCTION {_MARK}();
 """
 
 

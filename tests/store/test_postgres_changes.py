@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from cacheproxy.core.settings import Settings
 from cacheproxy.store import postgres_changes
 from cacheproxy.store.database import Tx
+from cacheproxy.store.hosted import Hosted
 from cacheproxy.store.postgres import Postgres
 from cacheproxy.store.records import Records
 from tests.postgres import server
@@ -91,6 +93,25 @@ async def test_what_is_forgotten_is_heard_once_a_transaction(
                 tx.run(text)
 
         await database.write(at_once)
+        await told.hear("clear")
+
+
+async def test_a_name_that_comes_to_mean_something_else_is_heard(postgres_url: str) -> None:
+    async with watched(postgres_url) as (database, told):
+        await record(Records(database), image(), "latest")
+        await told.hear()  # a cached repository is made by whoever asks for it
+        hosted = Hosted(database)
+        await hosted.create("app", Settings(), 1.0)
+        await told.hear("clear")
+        await hosted.rename("app", "other")
+        await told.hear("clear")
+
+
+async def test_a_schema_that_tells_of_fewer_changes_is_brought_up_to_date(postgres_url: str) -> None:
+    async with Postgres.open(postgres_url) as database:
+        await database.write(sql("DROP TRIGGER cacheproxy_changed ON repository"))
+    async with watched(postgres_url) as (database, told):
+        await Hosted(database).create("app", Settings(), 1.0)
         await told.hear("clear")
 
 
