@@ -44,13 +44,11 @@ from cacheproxy.registry.eviction import Eviction
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.inventory import Inventory
-from cacheproxy.registry.keys import SigningKeys
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing
 from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.prefetch import Prefetch
-from cacheproxy.registry.push import Push
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.recovery import recover
@@ -158,9 +156,8 @@ async def main(
         lasting = _lasting(config, stores, space, recency, eviction, background, via)
         if stores.unclean:
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
-        background.start_soon(lasting.push.expire)
-        background.start_soon(lasting.keys.run)
-        accounts = await hosting.accounts(config, lasting.keys)
+        background.start_soon(lasting.hosted.run)
+        accounts = await hosting.accounts(config, lasting.hosted.keys)
         doors = _doors(config, lasting, await upstreams.open(config.upstreams), accounts)
         lasting.scrub.refetch = doors.refetch
         background.start_soon(lasting.scrub.run)
@@ -171,7 +168,7 @@ async def main(
             nonlocal doors, config
             enter = await entrance.prepare(new.server)
             await wiring.prove_redirects(config.storage, new.storage)
-            accounts = await hosting.accounts(new, lasting.keys)
+            accounts = await hosting.accounts(new, lasting.hosted.keys)
             doors = _doors(new, lasting, await upstreams.open(new.upstreams), accounts, doors.prefetch)
             # From here on nothing waits: no request sees one half of it.
             clients.door, commands.door = doors.clients, doors.commands
@@ -234,8 +231,7 @@ class Lasting:
     quarantine: Quarantine
     scrub: Scrub
     fills: Fills
-    push: Push
-    keys: SigningKeys
+    hosted: hosting.Lasting
     ready: ReadyAnswers
     background: trio.Nursery
     via: str
@@ -258,10 +254,10 @@ def _lasting(
     rules = wiring.scrub_rules(config.cache, config.storage)
     shared = isinstance(config.storage.database, str)
     scrub = Scrub(proofs, stores.content, quarantine, rules, now, shared=shared)
-    push = hosting.push(stores.database, stores.content, now)
-    keys, ready = hosting.keys(stores.database, now), ReadyAnswers()
+    ready = ReadyAnswers()
+    hosted = hosting.Lasting.of(stores, space, ready, now)
     return Lasting(
-        stores, space, recency, eviction, quarantine, scrub, fills, push, keys, ready, background, via, now()
+        stores, space, recency, eviction, quarantine, scrub, fills, hosted, ready, background, via, now()
     )
 
 
@@ -309,8 +305,9 @@ def _doors(
     listings = Listings(records, stores.scratch, Flights(background), origins, clock)
     distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)
     routes = wiring.routes(config)
-    hosted = hosting.hosted(config, stores, lasting.push, lasting.quarantine, lasting.ready, routes, clock)
-    callers, tokens = hosting.entry(config, accounts, lasting.keys, routes, clock)
+    push, collector = lasting.hosted.push, lasting.hosted.collector
+    hosted = hosting.hosted(config, stores, push, lasting.quarantine, lasting.ready, routes, clock)
+    callers, tokens = hosting.entry(config, accounts, lasting.hosted.keys, routes, clock)
     clients = Door(routes, callers, distribution, hosted, lasting.ready, lasting.via, tokens=tokens)
     watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
     keep, survey = wiring.keep(config.upstreams), Survey(stores.database)
@@ -318,7 +315,9 @@ def _doors(
     purge = Purge(Removal(stores.database), lasting.eviction.trash, listings, fills, background, clock)
     prefetch = Prefetch(manifests, blobs, fills, background, before)
     pins, scrub, quarantine = Pins(records), lasting.scrub, lasting.quarantine
-    commands = AdminDoor(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine)
+    commands = AdminDoor(
+        routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine, collector
+    )
     return Doors(clients, commands, prefetch, refetching(routes, prefetch))
 
 

@@ -15,6 +15,7 @@ from cacheproxy.commands.doctor import doctor
 from cacheproxy.commands.du import du
 from cacheproxy.commands.explain import explain
 from cacheproxy.commands.fsck import fsck
+from cacheproxy.commands.gc import gc
 from cacheproxy.commands.pins import pin, unpin
 from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
@@ -42,7 +43,7 @@ def main(context: click.Context) -> None:
 
 COMMANDS = (
     *(check_config, status, explain, du, purge, pin, unpin, prefetch),
-    *(scrub, client_config, doctor, fsck),
+    *(scrub, client_config, doctor, fsck, gc),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,12 +29,15 @@ from cacheproxy.edge.message import Request
 from cacheproxy.registry import htpasswd
 from cacheproxy.registry.accounts import Account, Accounts
 from cacheproxy.registry.blobs import Address
+from cacheproxy.registry.collection import Collector
 from cacheproxy.registry.hosting import Hosting
 from cacheproxy.registry.keys import SigningKeys
 from cacheproxy.registry.passwords import Passwords
 from cacheproxy.registry.push import Push
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.repositories import Repositories
+from cacheproxy.registry.space import Space
+from cacheproxy.store.collection import Collection
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.hosted import Hosted as HostedRows
@@ -56,13 +61,30 @@ class Stores(Protocol):
     def address(self) -> Address | None: ...
 
 
-def push(database: Database, content: Content, clock: Callable[[], float]) -> Push:
-    """Raises OSError."""
-    return Push(Pushing(database), UploadFiles(content.root), content, clock)
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What no reload replaces."""
 
+    push: Push
+    keys: SigningKeys
+    collector: Collector
 
-def keys(database: Database, clock: Callable[[], float]) -> SigningKeys:
-    return SigningKeys(TokenRows(database), clock)
+    @classmethod
+    def of(cls, stores: Stores, space: Space, ready: ReadyAnswers, clock: Callable[[], float]) -> Lasting:
+        """Raises OSError."""
+        database, records, node = stores.database, stores.records, secrets.token_hex(8)
+        return cls(
+            Push(Pushing(database), UploadFiles(stores.content.root), stores.content, clock),
+            SigningKeys(TokenRows(database), clock),
+            Collector(Collection(database), records, space, ready.clear, clock, node),
+        )
+
+    async def run(self) -> None:
+        """For ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.push.expire)
+            nursery.start_soon(self.keys.run)
+            nursery.start_soon(self.collector.run)
 
 
 def anybody(config: c.Config) -> bool:

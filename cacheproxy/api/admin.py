@@ -17,6 +17,7 @@ from cacheproxy.core.image import DEFAULT_TAG, parse_image
 from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.routing import Routes, Target
 from cacheproxy.edge.message import BodyBroken, BodyTooLarge, Peer, Ready, Request, Response
+from cacheproxy.registry.collection import Collector, Pass
 from cacheproxy.registry.condition import Watch
 from cacheproxy.registry.inventory import Inventory
 from cacheproxy.registry.pins import Pins
@@ -54,6 +55,11 @@ class PrefetchWanted(msgspec.Struct):
     platforms: list[str]
 
 
+class CollectionWanted(msgspec.Struct):
+    dry_run: bool = False
+    anyway: bool = False
+
+
 class ScrubWanted(msgspec.Struct):
     references: list[str]
     """None: all that is stored."""
@@ -76,6 +82,7 @@ class AdminDoor:
         prefetch: Prefetch,
         scrub: Scrub,
         quarantine: Quarantine,
+        collector: Collector,
     ) -> None:
         self._names = routes
         self._ready = ready
@@ -86,6 +93,7 @@ class AdminDoor:
         self._prefetching = prefetch
         self._scrubbing = scrub
         self._quarantine = quarantine
+        self._collector = collector
         self._handlers: dict[tuple[str, str], Handler] = {
             ("GET", "/status"): self._status,
             ("GET", "/use"): self._use,
@@ -98,6 +106,8 @@ class AdminDoor:
             ("GET", "/job"): self._job,
             ("POST", "/scrub"): self._scrub,
             ("GET", "/scrub"): self._scrubbed,
+            ("POST", "/gc"): self._gc,
+            ("GET", "/gc"): self._collected,
         }
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
@@ -177,6 +187,18 @@ class AdminDoor:
     async def _scrubbed(self, request: Request) -> Any:
         progress = await self._scrubbing.progress()
         return {**dataclasses.asdict(progress), "damage": (await self._quarantine.damage())[:DAMAGE]}
+
+    async def _gc(self, request: Request) -> Any:
+        wanted = await _body(request, CollectionWanted)
+        return self._told(self._collector.ask(earnest=not wanted.dry_run, anyway=wanted.anyway))
+
+    async def _collected(self, request: Request) -> Any:
+        number = first(parse_query(request.query), "number") or ""
+        known = number.isdecimal() and len(number) < 10
+        return self._told(self._collector.progress(int(number) if known else 0))
+
+    def _told(self, wish: Pass) -> Any:
+        return {**dataclasses.asdict(wish), "state": self._collector.state()}
 
     async def _pins(self, request: Request) -> Any:
         return await self._pinning.all()

@@ -92,8 +92,9 @@ class Collector:
         self._asked: dict[int, Pass] = {}
         self._wishes: list[Pass] = []
         self._stirred = trio.Event()
+        self._backlog = Backlog(0, 0.0)
         self._stopped = ""
-        self._looked_at: tuple[float, float] | None = None
+        self._looked_at = (math.nan, math.nan)
         """The wall clock and our own, at the last pass."""
         self._wait_until = -math.inf
         """Things seem older than they are until then, by our own clock."""
@@ -117,14 +118,15 @@ class Collector:
             raise OCIError("UNSUPPORTED", f"there is no collection {number} here (any more)", status=404)
         return found
 
-    async def state(self) -> State:
-        """Raises StoreError."""
-        return State(await self._collection.backlog(self._clock()), self._stopped)
+    def state(self) -> State:
+        """After the last look."""
+        return State(self._backlog, self._stopped)
 
     # The task.
 
     async def run(self) -> None:
         """For ever."""
+        self._looked_at = (self._clock(), trio.current_time())
         next_at = trio.current_time() + EVERY  # a start has other things to do
         while True:
             if self._wishes:
@@ -160,13 +162,11 @@ class Collector:
         """Why it stopped, or "". Raises StoreError, OSError."""
         self._look_at_clocks()
         now = self._clock()
-        backlog = await self._collection.backlog(now)
-        metrics.COLLECTION_OVERDUE.set(backlog.items)
-        metrics.COLLECTION_OLDEST.set(backlog.oldest)
-        if not backlog.items:
+        await self._look(now)
+        if not self._backlog.items:
             return ""
         if wish.earnest:
-            reason = "" if wish.anyway else self._too_early() or await self._too_much(backlog, now)
+            reason = "" if wish.anyway else self._too_early() or await self._too_much(now)
             if reason or not await self._alone():
                 return reason or BY_ANOTHER
         try:
@@ -177,9 +177,14 @@ class Collector:
         if wish.earnest:
             await self._collection.release(self._name)
             self._leased_until = -math.inf
-            metrics.COLLECTION_OVERDUE.set((await self._collection.backlog(now)).items)
+            await self._look(now)
             self._space.recount(await self._records.cached_bytes())
         return ""
+
+    async def _look(self, now: float) -> None:
+        self._backlog = await self._collection.backlog(now)
+        metrics.COLLECTION_OVERDUE.set(self._backlog.items)
+        metrics.COLLECTION_OLDEST.set(self._backlog.oldest)
 
     async def _sweep(self, wish: Pass, now: float) -> None:
         items, swept = await self._collection.due(now, BATCH), wish.swept
@@ -207,8 +212,6 @@ class Collector:
     def _look_at_clocks(self) -> None:
         wall, here = self._clock(), trio.current_time()
         before, self._looked_at = self._looked_at, (wall, here)
-        if before is None:
-            return
         jumped = abs((wall - before[0]) - (here - before[1]))
         if jumped > JUMP:
             # After that long all that was promised before has had its time, whichever clock was right.
@@ -219,8 +222,8 @@ class Collector:
         left = self._wait_until - trio.current_time()
         return f"the clock was set: nothing is too old for {round(left / 60)} min more" if left > 0 else ""
 
-    async def _too_much(self, backlog: Backlog, now: float) -> str:
-        if backlog.items <= MOST:
+    async def _too_much(self, now: float) -> str:
+        if self._backlog.items <= MOST:
             return ""
         stock, doomed = await self._collection.stock(), await self._collection.doomed(now)
         much = doomed.blobs > MOST and doomed.bytes > SHARE * stock.bytes

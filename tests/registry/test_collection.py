@@ -118,7 +118,7 @@ async def test_a_clock_that_was_set_makes_nothing_old(tmp_path: Path, clock: Moc
         with structlog.testing.capture_logs() as logs:
             await trio.sleep(GRACE - 3 * EVERY)
         assert await house.blobs() == 1
-        assert "the clock was set" in (await house.collector.state()).stopped
+        assert "the clock was set" in house.collector.state().stopped
         assert "the clock was set" in (await house.ask()).stopped
         assert [line["event"] for line in logs][:1] == ["collection stopped"]
         await trio.sleep(5 * EVERY)
@@ -139,7 +139,7 @@ async def test_a_mass_deletion_waits_for_somebody_to_look(
         assert (await house.ask(earnest=False)).swept.blobs == 3
         assert "30 of 40 bytes would go at once" in (await house.ask()).stopped
         assert (await house.ask(anyway=True)).swept.blobs == 3
-        assert (await house.collector.state()).stopped == ""
+        assert house.collector.state().stopped == ""
 
 
 @pytest.mark.parametrize("due", ["few", "a small share"])
