@@ -217,7 +217,7 @@ class Audit:
             yield Finding("I9", fault, "database", RESTORE)
         if faults:
             return
-        for finding in invariants.overdue(await trio.to_thread.run_sync(self.arriving), self.before - KEPT):
+        for finding in invariants.overdue(await _blocking(self.arriving), self.before - KEPT):
             yield finding
         for part in (self._rules, self._manifests, self._blobs):
             async for finding in part():
@@ -241,7 +241,7 @@ class Audit:
     async def _blobs(self) -> AsyncIterator[Finding]:
         ((count,),) = await self.rows.scan(bind(_all, STORED, {}))
         if count:
-            await trio.to_thread.run_sync(self.listing.confirm)
+            await _blocking(self.listing.confirm)
         for shard in SHARDS if count > AT_ONCE else ("",):
             async for finding in self._shard(shard, count):
                 yield finding
@@ -250,7 +250,7 @@ class Audit:
     async def _shard(self, shard: str, count: int) -> AsyncIterator[Finding]:
         prefix = shard.replace("/", ":")
         rows, trash = await self.rows.scan(bind(_stored_rows, prefix))
-        files = await trio.to_thread.run_sync(lambda: list(self.listing.stored(shard)))
+        files = await _blocking(lambda: list(self.listing.stored(shard)))
         self.seen.files += len(files)
         there = {file.location: file for file in files}
         named = {row.location for row in rows} | trash
@@ -268,7 +268,7 @@ class Audit:
 
     async def hash(self, row: StoredRow) -> AsyncIterator[Finding]:
         """Read all of its bytes."""
-        for finding in await trio.to_thread.run_sync(self._altered, row):
+        for finding in await _blocking(bind(self._altered, row)):
             if await self.rows.scan(bind(_still, replace(finding, generation=row.generation))):
                 yield finding
 
@@ -283,6 +283,11 @@ class Audit:
         except OSError as error:
             return [invariants.unreadable(row, str(error))]
         return list(invariants.altered(row, hasher.hexdigest()))
+
+
+async def _blocking(call: Callable[[], T]) -> T:
+    """Whoever stops looking does not wait for a disk: nothing is changed, so nothing is left half done."""
+    return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
 
 
 class _Manifest(NamedTuple):

@@ -116,10 +116,10 @@ class SQLiteRows:
         yield rows
 
     async def scan(self, fn: Callable[[Tx], T]) -> T:
-        return await trio.to_thread.run_sync(bind(_scan, self._path, fn))
+        return await trio.to_thread.run_sync(bind(_scan, self._path, fn), abandon_on_cancel=True)
 
     async def faults(self, within: float = math.inf) -> list[str]:
-        return await trio.to_thread.run_sync(faults, self._path, within)
+        return await trio.to_thread.run_sync(faults, self._path, within, abandon_on_cancel=True)
 
 
 def faults(path: Path, within: float) -> list[str]:

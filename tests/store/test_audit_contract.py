@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -364,6 +366,29 @@ class Meanwhile:
 
     def remove(self, location: str) -> bool:
         return self.real.remove(location)
+
+
+@pytest.mark.parametrize("call", ["stored", "chunks"])
+async def test_whoever_stops_it_waits_for_no_disk(
+    call: str, database: Database, records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, reached, ended = DiskContent(tmp_path / "content"), trio.Event(), threading.Event()
+    await keep(records, content, LAYER_BYTES)
+    listing = Folder(content.root)
+
+    def hang(*_: object) -> Iterator[Stored]:
+        trio.from_thread.run_sync(reached.set)
+        ended.wait(10)
+        return iter(())
+
+    monkeypatch.setattr(listing, call, hang)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(findings, database, listing)
+        await reached.wait()
+        began = time.monotonic()
+        nursery.cancel_scope.cancel()
+    ended.set()
+    assert time.monotonic() - began < 5
 
 
 async def test_what_is_stored_meanwhile_is_no_finding(

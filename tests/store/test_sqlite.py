@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import stat
 import threading
+import time
 from pathlib import Path
 
 import apsw
@@ -227,3 +228,21 @@ def spoil(path: Path) -> None:
         for page in range(-10, -1):
             file.seek(page * 4096, 2)
             file.write(b"\xff" * 16)
+
+
+async def test_whoever_stops_looking_waits_for_no_disk(tmp_path: Path) -> None:
+    async with SQLite.open(tmp_path / "rows.db"):
+        pass
+    reached, ended = trio.Event(), threading.Event()
+
+    def hang(tx: Tx) -> None:
+        trio.from_thread.run_sync(reached.set)
+        ended.wait(10)
+
+    async with SQLiteRows.open(tmp_path / "rows.db") as rows, trio.open_nursery() as nursery:
+        nursery.start_soon(rows.scan, hang)
+        await reached.wait()
+        began = time.monotonic()
+        nursery.cancel_scope.cancel()
+    ended.set()
+    assert time.monotonic() - began < 5
