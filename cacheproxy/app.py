@@ -157,7 +157,7 @@ async def main(
         if stores.unclean:
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
         background.start_soon(lasting.hosted.run)
-        accounts = await hosting.accounts(config, lasting.hosted.keys)
+        accounts = await hosting.accounts(config, lasting.hosted)
         doors = _doors(config, lasting, await upstreams.open(config.upstreams), accounts)
         lasting.scrub.refetch = doors.refetch
         background.start_soon(lasting.scrub.run)
@@ -168,7 +168,7 @@ async def main(
             nonlocal doors, config
             enter = await entrance.prepare(new.server)
             await wiring.prove_redirects(config.storage, new.storage)
-            accounts = await hosting.accounts(new, lasting.hosted.keys)
+            accounts = await hosting.accounts(new, lasting.hosted)
             doors = _doors(new, lasting, await upstreams.open(new.upstreams), accounts, doors.prefetch)
             # From here on nothing waits: no request sees one half of it.
             clients.door, commands.door = doors.clients, doors.commands
@@ -305,9 +305,9 @@ def _doors(
     listings = Listings(records, stores.scratch, Flights(background), origins, clock)
     distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)
     routes = wiring.routes(config)
-    push, collector = lasting.hosted.push, lasting.hosted.collector
-    hosted = hosting.hosted(config, stores, push, lasting.quarantine, lasting.ready, routes, clock)
-    callers, tokens = hosting.entry(config, accounts, lasting.hosted.keys, routes, clock)
+    hosts = lasting.hosted
+    hosted = hosting.hosted(config, stores, hosts.push, lasting.quarantine, lasting.ready, routes, clock)
+    callers, tokens = hosting.entry(config, accounts, hosts.keys, routes, clock)
     clients = Door(routes, callers, distribution, hosted, lasting.ready, lasting.via, tokens=tokens)
     watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
     keep, survey = wiring.keep(config.upstreams), Survey(stores.database)
@@ -316,7 +316,8 @@ def _doors(
     prefetch = Prefetch(manifests, blobs, fills, background, before)
     pins, scrub, quarantine = Pins(records), lasting.scrub, lasting.quarantine
     commands = AdminDoor(
-        routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine, collector
+        *(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine),
+        *(hosts.collector, hosts.issued),
     )
     return Doors(clients, commands, prefetch, refetching(routes, prefetch))
 

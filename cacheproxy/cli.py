@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cacheproxy import __version__
+from cacheproxy.commands.account import account
 from cacheproxy.commands.check_config import check_config
 from cacheproxy.commands.client_config import client_config
 from cacheproxy.commands.doctor import doctor
@@ -43,7 +44,7 @@ def main(context: click.Context) -> None:
 
 COMMANDS = (
     *(check_config, status, explain, du, purge, pin, unpin, prefetch),
-    *(scrub, client_config, doctor, fsck, gc),
+    *(scrub, client_config, doctor, fsck, gc, account),
 )
 for command in COMMANDS:
     main.add_command(command)

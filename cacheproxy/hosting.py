@@ -31,12 +31,14 @@ from cacheproxy.registry.accounts import Account, Accounts
 from cacheproxy.registry.blobs import Address
 from cacheproxy.registry.collection import Collector
 from cacheproxy.registry.hosting import Hosting
+from cacheproxy.registry.issued import Issued
 from cacheproxy.registry.keys import SigningKeys
 from cacheproxy.registry.passwords import Passwords
 from cacheproxy.registry.push import Push
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.repositories import Repositories
 from cacheproxy.registry.space import Space
+from cacheproxy.store.accounts import AccountRows
 from cacheproxy.store.collection import Collection
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
@@ -67,6 +69,7 @@ class Lasting:
 
     push: Push
     keys: SigningKeys
+    issued: Issued
     collector: Collector
 
     @classmethod
@@ -76,6 +79,7 @@ class Lasting:
         return cls(
             Push(Pushing(database), UploadFiles(stores.content.root), stores.content, clock),
             SigningKeys(TokenRows(database), clock),
+            Issued(AccountRows(database), clock),
             Collector(Collection(database), records, space, ready.clear, clock, node),
         )
 
@@ -88,23 +92,23 @@ class Lasting:
 
 
 def anybody(config: c.Config) -> bool:
-    """Whether somebody has a name here."""
-    return bool(config.accounts) or config.access.htpasswd is not None
+    """Whether somebody has a name here, or may get one by command: grants are for nobody else."""
+    return bool(config.accounts or config.grants) or config.access.htpasswd is not None
 
 
-async def accounts(config: c.Config, keys: SigningKeys) -> Accounts:
+async def accounts(config: c.Config, lasting: Lasting) -> Accounts:
     """With keys for their tokens. Raises StoreError, and CannotStart for a secret that cannot be read."""
     if anybody(config):
-        await keys.look()
+        await lasting.keys.look()
     declared = [await _account(account) for account in config.accounts]
     if config.access.htpasswd is None:
-        return Accounts(declared)
+        return Accounts(declared, issued=lasting.issued)
     hashes = await passwords(config.access.htpasswd)
     for account in declared:
         if account.name in hashes:
             said = f"the account {account.name} is also in {config.access.htpasswd}; keep one of the two"
             raise wiring.CannotStart(said)
-    return Accounts(declared, Passwords(hashes, time.time))
+    return Accounts(declared, Passwords(hashes, time.time), lasting.issued)
 
 
 async def passwords(file: Path) -> Mapping[str, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from cacheproxy.edge.message import BodyBroken, BodyTooLarge, Peer, Ready, Reque
 from cacheproxy.registry.collection import Collector, Pass
 from cacheproxy.registry.condition import Watch
 from cacheproxy.registry.inventory import Inventory
+from cacheproxy.registry.issued import Issued
 from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.prefetch import Prefetch, Wished
 from cacheproxy.registry.quarantine import Quarantine
@@ -60,6 +61,16 @@ class CollectionWanted(msgspec.Struct):
     anyway: bool = False
 
 
+class AccountNamed(msgspec.Struct):
+    name: str
+
+
+class AccountWanted(AccountNamed):
+    groups: list[str] = []
+    seconds: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """None: for ever."""
+
+
 class ScrubWanted(msgspec.Struct):
     references: list[str]
     """None: all that is stored."""
@@ -83,6 +94,7 @@ class AdminDoor:
         scrub: Scrub,
         quarantine: Quarantine,
         collector: Collector,
+        accounts: Issued,
     ) -> None:
         self._names = routes
         self._ready = ready
@@ -94,6 +106,7 @@ class AdminDoor:
         self._scrubbing = scrub
         self._quarantine = quarantine
         self._collector = collector
+        self._accounts = accounts
         self._handlers: dict[tuple[str, str], Handler] = {
             ("GET", "/status"): self._status,
             ("GET", "/use"): self._use,
@@ -108,6 +121,9 @@ class AdminDoor:
             ("GET", "/scrub"): self._scrubbed,
             ("POST", "/gc"): self._gc,
             ("GET", "/gc"): self._collected,
+            ("GET", "/accounts"): self._listed,
+            ("POST", "/account"): self._add,
+            ("POST", "/account/revoke"): self._revoke,
         }
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
@@ -199,6 +215,18 @@ class AdminDoor:
 
     def _told(self, wish: Pass) -> Any:
         return {**dataclasses.asdict(wish), "state": self._collector.state()}
+
+    async def _listed(self, request: Request) -> Any:
+        return await self._accounts.all()
+
+    async def _add(self, request: Request) -> Any:
+        wanted = await _body(request, AccountWanted)
+        return {"secret": await self._accounts.add(wanted.name, wanted.groups, wanted.seconds)}
+
+    async def _revoke(self, request: Request) -> Any:
+        wanted = await _body(request, AccountNamed)
+        await self._accounts.revoke(wanted.name)
+        return {}
 
     async def _pins(self, request: Request) -> Any:
         return await self._pinning.all()

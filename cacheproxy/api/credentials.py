@@ -30,14 +30,14 @@ class Credentials:
             return None if principal is None else Identity(principal)
         text = parse_bearer(authorization)
         token = None if text is None else self._tokens.verify(text)
-        return None if token is None else self._bearer(token)
+        return None if token is None else await self._bearer(token)
 
     async def login(self, login: Login, address: Address | None) -> Principal | None:
         """Raises OCIError 429 for who guesses passwords."""
         return await self._accounts.login(login, address)
 
-    def _bearer(self, token: Token) -> Identity | None:
-        principal = None if token.subject is None else self._accounts.named(token.subject)
+    async def _bearer(self, token: Token) -> Identity | None:
+        principal = None if token.subject is None else await self._accounts.named(token.subject)
         if principal is None and token.subject is not None:
             return None
         scope = {name: rights_of(actions) for name, actions in token.actions.items()}

@@ -10,14 +10,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cacheproxy.config.sections import Secret, Section, written
 from cacheproxy.config.values import PatternList, Size
+from cacheproxy.core import rights
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.name import parse_repository
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.rights import ANONYMOUS
 from cacheproxy.core.templates import ROOT
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$"
-"""Of accounts and groups: no ":", which ends the name in Basic credentials (RFC 7617)."""
+NAME = f"^{rights.NAME}$"
 
 RightName = Literal["pull", "push", "delete", "list", "create", "admin"]
 """core.rights.Right, as it is written."""

@@ -54,6 +54,10 @@ def methods(operation: type[ops.Operation]) -> tuple[str, ...]:
     return tuple(each for method in allowed for each in (("GET", "HEAD") if method == "GET" else (method,)))
 
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
+"""Of accounts and groups: no ":", which ends the name in Basic credentials (RFC 7617)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     name: str

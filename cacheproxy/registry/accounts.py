@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cacheproxy.core.access import Address
 from cacheproxy.core.credentials import Login
 from cacheproxy.core.rights import Principal
+from cacheproxy.registry.issued import Issued, hash_of
 from cacheproxy.registry.passwords import Passwords
 
 
@@ -21,41 +22,74 @@ class Account:
     groups: frozenset[str] = frozenset()
 
 
-class Accounts:
-    """The configured ones, of whose secrets only hashes are in memory, and those with passwords in a file."""
+class _Known(NamedTuple):
+    hash: bytes
+    principal: Principal
 
-    def __init__(self, accounts: Iterable[Account], passwords: Passwords | None = None) -> None:
+
+NOBODY = bytes(32)
+"""The hash of no secret."""
+
+
+class Accounts:
+    """The configured ones, of whose secrets only hashes are in memory; those that commands made; those with
+    passwords in a file. A name is looked for in this order."""
+
+    def __init__(
+        self,
+        accounts: Iterable[Account],
+        passwords: Passwords | None = None,
+        issued: Issued | None = None,
+    ) -> None:
         self._known = {
-            account.name: (_hash(account.secret), Principal(f"user:{account.name}", account.groups))
+            account.name: _Known(hash_of(account.secret), Principal(f"user:{account.name}", account.groups))
             for account in accounts
         }
         self._passwords = passwords
+        self._issued = issued
 
     async def login(self, login: Login, address: Address | None) -> Principal | None:
         """Who that is; None: nobody. Takes as long for a name that does not exist.
 
-        Raises OCIError 429 for who guesses passwords.
+        Raises OCIError 429 for who guesses passwords, and as Database.read.
         """
-        if self._passwords is not None and login.name not in self._known:
+        known = await self._find(login.name)
+        if known is None and self._passwords is not None:
             return await self._passwords.login(login, address)
-        expected, principal = self._known.get(login.name, (_hash(""), None))
-        proven = hmac.compare_digest(_hash(login.password), expected)
-        return principal if proven and login.password else None
+        expected = NOBODY if known is None else known.hash
+        proven = hmac.compare_digest(hash_of(login.password), expected)
+        return known.principal if proven and known is not None else None
 
-    def named(self, principal: str) -> Principal | None:
-        """Who is called that now: whom a token was given to may be gone, or in other groups."""
-        kind, _, name = principal.partition(":")
-        if kind != "user" or self.proof(principal) is None:
-            return None
-        return self._known[name][1] if name in self._known else Principal(principal)
+    async def named(self, principal: str) -> Principal | None:
+        """Who is called that now: whom a token was given to may be gone, or in other groups.
 
-    def proof(self, principal: str) -> bytes | None:
-        """What its secret left here, which is another for another secret; None: there is no such account."""
-        name = principal.removeprefix("user:")
-        if name in self._known:
-            return self._known[name][0]
+        Raises as Database.read.
+        """
+        name = _name(principal)
+        known = await self._find(name)
+        if known is not None:
+            return known.principal
+        return None if self._hash(name) is None else Principal(principal)
+
+    async def proof(self, principal: str) -> bytes | None:
+        """What its secret left here, which is another for another secret; None: there is no such account.
+
+        Raises as Database.read.
+        """
+        name = _name(principal)
+        known = await self._find(name)
+        return self._hash(name) if known is None else known.hash
+
+    async def _find(self, name: str) -> _Known | None:
+        if name in self._known or self._issued is None:
+            return self._known.get(name)
+        row = await self._issued.find(name)
+        return None if row is None else _Known(row.hash, Principal(f"user:{name}", frozenset(row.groups)))
+
+    def _hash(self, name: str) -> bytes | None:
         return None if self._passwords is None else self._passwords.proof(name)
 
 
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+def _name(principal: str) -> str:
+    kind, _, name = principal.partition(":")
+    return name if kind == "user" else ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from cacheproxy.core.rights import NAME
+
 MAX_FILE = 1 << 20
 """Bytes: some ten thousand names."""
 
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._@+-]{0,127}):(\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53})")
+_LINE = re.compile(rf"({NAME}):(\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{{53}})")
 
 COSTS = range(4, 16)
 """Of bcrypt. At 15 one password takes some 2 s of a processor."""

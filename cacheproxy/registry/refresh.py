@@ -31,7 +31,7 @@ class RefreshTokens:
     async def give(self, principal: Principal) -> str:
         """A new one. Raises StoreError."""
         secret, now = secrets.token_urlsafe(32), self._clock()
-        hashed = self._hashed(principal.name, secret)
+        hashed = await self._hashed(principal.name, secret)
         assert hashed is not None, "who logged in has an account"
         await self._rows.remember(hashed, principal.name, now + self._seconds, now)
         return f"{principal.name}.{secret}"
@@ -39,11 +39,11 @@ class RefreshTokens:
     async def principal(self, text: str) -> Principal | None:
         """Who may have tokens for it; None: nobody (any more). Raises StoreError."""
         name, _, secret = text.rpartition(".")
-        hashed = self._hashed(name, secret) if len(text) <= LONGEST else None
+        hashed = await self._hashed(name, secret) if len(text) <= LONGEST else None
         if hashed is None or await self._rows.whose(hashed, self._clock()) != name:
             return None
-        return self._accounts.named(name)
+        return await self._accounts.named(name)
 
-    def _hashed(self, principal: str, secret: str) -> str | None:
-        proof = self._accounts.proof(principal)
+    async def _hashed(self, principal: str, secret: str) -> str | None:
+        proof = await self._accounts.proof(principal)
         return None if proof is None else hashlib.sha256(proof + b"\0" + secret.encode()).hexdigest()

@@ -230,6 +230,16 @@ _TOKENS = (
         expires $real NOT NULL
     ) $table
     """,
+    # Made by command. SHA-256 of the secret; groups: a JSON list; expires NULL: never.
+    """
+    CREATE TABLE account (
+        name TEXT NOT NULL PRIMARY KEY,
+        hash $bytes NOT NULL,
+        groups TEXT NOT NULL,
+        created $real NOT NULL,
+        expires $real
+    ) $table
+    """,
     "CREATE INDEX refresh_token_by_principal ON refresh_token (principal, expires)",
     "CREATE INDEX refresh_token_by_end ON refresh_token (expires)",
 )

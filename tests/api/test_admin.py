@@ -43,7 +43,7 @@ def ready() -> ReadyAnswers:
 @pytest.fixture
 def door(purging: Any, ready: ReadyAnswers) -> AdminDoor:
     nobody: Any = None
-    return AdminDoor(ROUTES, ready, nobody, nobody, purging, nobody, nobody, nobody, nobody, nobody)
+    return AdminDoor(ROUTES, ready, nobody, nobody, purging, *[nobody] * 6)
 
 
 async def ask(door: AdminDoor, method: str, target: str, body: object = b"") -> Response:

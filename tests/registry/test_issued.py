@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cacheproxy.core.credentials import Login
+from cacheproxy.core.errors import OCIError
+from cacheproxy.core.rights import Principal
+from cacheproxy.registry.accounts import Account, Accounts
+from cacheproxy.registry.issued import Issued
+from cacheproxy.registry.passwords import Passwords
+from cacheproxy.store.accounts import AccountRows
+from cacheproxy.store.sqlite import SQLite
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def wall() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def issued(tmp_path: Path, wall: Clock) -> AsyncIterator[Issued]:
+    async with SQLite.open(tmp_path / "rows.db") as database:
+        yield Issued(AccountRows(database), wall)
+
+
+@pytest.fixture
+def accounts(issued: Issued) -> Accounts:
+    return Accounts([Account("alice", "secret")], issued=issued)
+
+
+async def test_the_secret_proves_the_account_and_nothing_else_does(
+    issued: Issued, accounts: Accounts
+) -> None:
+    secret = await issued.add("robot", ["ci"], None)
+    robot = Principal("user:robot", frozenset({"ci"}))
+    assert await accounts.login(Login("robot", secret), None) == robot
+    assert await accounts.named("user:robot") == robot
+    for login in (Login("robot", "secret"), Login("robot", ""), Login("alice", secret), Login("", secret)):
+        assert await accounts.login(login, None) is None
+    assert await accounts.named("ci:robot") is None
+
+
+async def test_a_revoked_account_is_nobody_and_its_name_can_be_given_again(
+    issued: Issued, accounts: Accounts
+) -> None:
+    secret = await issued.add("robot", [], None)
+    proof = await accounts.proof("user:robot")
+    await issued.revoke("robot")
+    assert await accounts.login(Login("robot", secret), None) is None
+    assert await accounts.named("user:robot") is None
+    assert await accounts.proof("user:robot") is None
+    assert await issued.add("robot", [], None) != secret
+    assert await accounts.proof("user:robot") not in (None, proof)
+
+
+async def test_an_account_ends_with_its_time(issued: Issued, accounts: Accounts, wall: Clock) -> None:
+    secret = await issued.add("robot", [], 60.0)
+    wall.now += 59
+    assert await accounts.login(Login("robot", secret), None) is not None
+    wall.now += 1
+    assert await accounts.login(Login("robot", secret), None) is None
+    assert await accounts.named("user:robot") is None
+    assert [each.name for each in await issued.all()] == ["robot"]
+
+
+async def test_what_the_configuration_says_of_a_name_counts(issued: Issued, accounts: Accounts) -> None:
+    secret = await issued.add("alice", ["admins"], None)
+    assert await accounts.login(Login("alice", secret), None) is None
+    assert await accounts.login(Login("alice", "secret"), None) == Principal("user:alice")
+
+
+async def test_who_is_not_among_them_may_have_a_password(issued: Issued, wall: Clock) -> None:
+    hashed = b"$2b$04$" + b"a" * 53
+    accounts = Accounts([], Passwords({"carol": hashed}, wall), issued)
+    assert await accounts.named("user:carol") == Principal("user:carol")
+    assert await accounts.proof("user:carol") == hashed
+    assert await accounts.named("user:nobody") is None
+
+
+async def test_a_taken_name_is_refused(issued: Issued) -> None:
+    await issued.add("robot", [], None)
+    with pytest.raises(OCIError, match="already") as refused:
+        await issued.add("robot", [], None)
+    assert refused.value.status == 409
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "-a", "a b", "a" * 129, "ä", "a\n"])
+async def test_what_is_no_name_is_refused(issued: Issued, name: str) -> None:
+    for refused in ((name, []), ("robot", [name])):
+        with pytest.raises(OCIError) as caught:
+            await issued.add(*refused, None)
+        assert caught.value.status == 400
+
+
+async def test_only_what_is_there_is_revoked(issued: Issued) -> None:
+    with pytest.raises(OCIError) as refused:
+        await issued.revoke("alice")
+    assert refused.value.status == 404
