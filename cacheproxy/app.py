@@ -315,9 +315,10 @@ def _doors(
     purge = Purge(Removal(stores.database), lasting.eviction.trash, listings, fills, background, clock)
     prefetch = Prefetch(manifests, blobs, fills, background, before)
     pins, scrub, quarantine = Pins(records), lasting.scrub, lasting.quarantine
+    keeping = hosting.keeping(config, stores, lasting.ready, routes, clock)
     commands = AdminDoor(
         *(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine),
-        *(hosts.collector, hosts.issued),
+        *(hosts.collector, hosts.issued, keeping),
     )
     return Doors(clients, commands, prefetch, refetching(routes, prefetch))
 

@@ -20,6 +20,7 @@ from cacheproxy.commands.gc import gc
 from cacheproxy.commands.pins import pin, unpin
 from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
+from cacheproxy.commands.repositories import repository
 from cacheproxy.commands.scrub import scrub
 from cacheproxy.commands.status import status
 from cacheproxy.commands.words import plural, told
@@ -43,7 +44,7 @@ def main(context: click.Context) -> None:
 
 
 COMMANDS = (
-    *(check_config, status, explain, du, purge, pin, unpin, prefetch),
+    *(check_config, status, explain, du, repository, purge, pin, unpin, prefetch),
     *(scrub, client_config, doctor, fsck, gc, account),
 )
 for command in COMMANDS:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -18,6 +18,7 @@ from cacheproxy.api.callers import Callers
 from cacheproxy.api.credentials import Credentials
 from cacheproxy.api.dispatch import TokenAnswers
 from cacheproxy.api.hosting import Hosted
+from cacheproxy.api.keeping import Keeping
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.api.uploads import Uploads
 from cacheproxy.core.errors import OCIError
@@ -184,6 +185,19 @@ def settings(template: c.Template) -> Settings:
     )
 
 
+def repositories(
+    config: c.Config, stores: Stores, ready: ReadyAnswers, clock: Callable[[], float]
+) -> Repositories:
+    return Repositories(HostedRows(stores.database), templates(config), clock, ready.clear)
+
+
+def keeping(
+    config: c.Config, stores: Stores, ready: ReadyAnswers, routes: Routes, clock: Callable[[], float]
+) -> Mapping[tuple[str, str], Callable[[Request], Awaitable[Any]]]:
+    """What the admin socket does with hosted repositories, by method and path."""
+    return Keeping(routes, repositories(config, stores, ready, clock)).handlers()
+
+
 def hosted(
     config: c.Config,
     stores: Stores,
@@ -210,7 +224,7 @@ def hosted(
 
     return Hosted(
         hosting,
-        Repositories(rows, templates(config), clock, ready.clear),
+        repositories(config, stores, ready, clock),
         BlobAnswers(config.storage.objects.redirect),
         Uploads(pushing, canonical),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -95,6 +96,7 @@ class AdminDoor:
         quarantine: Quarantine,
         collector: Collector,
         accounts: Issued,
+        further: Mapping[tuple[str, str], Handler] = MappingProxyType({}),
     ) -> None:
         self._names = routes
         self._ready = ready
@@ -121,6 +123,7 @@ class AdminDoor:
             ("GET", "/scrub"): self._scrubbed,
             ("POST", "/gc"): self._gc,
             ("GET", "/gc"): self._collected,
+            **further,
             ("GET", "/accounts"): self._listed,
             ("POST", "/account"): self._add,
             ("POST", "/account/revoke"): self._revoke,

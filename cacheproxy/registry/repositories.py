@@ -14,7 +14,7 @@ from cacheproxy.core.errors import OCIError
 from cacheproxy.core.settings import Settings
 from cacheproxy.core.templates import ROOT, Birth, Templates
 from cacheproxy.store.errors import StoreBusy
-from cacheproxy.store.hosted import Hosted
+from cacheproxy.store.hosted import Hosted, Kept
 from cacheproxy.store.pushing import NoRepository
 
 log = structlog.get_logger()
@@ -98,6 +98,10 @@ class Repositories:
         if not gone:
             raise OCIError("DENIED", f"{name} has images: delete them first, or force it", status=409)
         log.info("repository deleted", repository=name)
+
+    async def all(self) -> list[Kept]:
+        """By name."""
+        return await self._hosted.all()
 
     async def usage(self, name: str) -> tuple[int, int]:
         """(bytes, images)."""

@@ -73,6 +73,12 @@ WHERE repository.name = :repository AND tag.name > :last
 ORDER BY tag.name LIMIT :n
 """
 NAMES = "SELECT name FROM repository WHERE name > :last ORDER BY name LIMIT :n"
+KEPT = """
+SELECT name, settings,
+    (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM link WHERE link.repository = repository.id),
+    (SELECT count(*) FROM image WHERE image.repository = repository.id)
+FROM repository WHERE kind = 'hosted' ORDER BY name
+"""
 LISTED = """
 SELECT image.digest, image.media_type, image.artifact_type, image.size, manifest.body
 FROM repository
@@ -123,6 +129,16 @@ class Referrer:
     artifact_type: str | None
     size: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A hosted repository, and what it has."""
+
+    name: str
+    settings: Settings
+    bytes: int
+    images: int
 
 
 class Hosted:
@@ -193,6 +209,11 @@ class Hosted:
         """Up to `n` tags behind `last`, in order."""
         rows = await self._database.scan(lambda tx: tx.all(TAGS, repository=name, last=last, n=n))
         return [tag for (tag,) in rows]
+
+    async def all(self) -> list[Kept]:
+        """The hosted repositories, by name."""
+        rows = await self._database.scan(lambda tx: tx.all(KEPT))
+        return [Kept(row[0], Settings.parse(row[1]), *row[2:]) for row in rows]
 
     async def names(self, last: str, n: int) -> list[str]:
         """Up to `n` repositories, hosted and cached, behind `last`, in order."""

@@ -8,7 +8,7 @@ from cacheproxy.core import manifest as manifests
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.settings import Settings
 from cacheproxy.store.database import Database
-from cacheproxy.store.hosted import Hosted, Pushed, Put, Refused
+from cacheproxy.store.hosted import Hosted, Kept, Pushed, Put, Refused
 from cacheproxy.store.pushing import NoRepository, Pushing
 from cacheproxy.store.records import Records
 from tests.store.hosting import rows
@@ -298,3 +298,12 @@ async def test_what_is_not_there_is_said(hosted: Hosted) -> None:
     ):
         with pytest.raises(NoRepository):
             await attempt
+
+
+async def test_repositories_are_told_with_what_is_in_them(database: Database) -> None:
+    hosted = Hosted(database)
+    for name in ("b", "a-b", "a/b"):
+        await hosted.create(name, Settings(description=name), 1.0)
+    assert await hosted.all() == [
+        Kept(name, Settings(description=name), 0, 0) for name in ("a-b", "a/b", "b")
+    ]
