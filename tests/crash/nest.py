@@ -30,7 +30,7 @@ def _daemon(config: str, log: str, plan: dict[str, Any] | None) -> None:
         output = os.open(log, os.O_WRONLY | os.O_APPEND)
         for standard in (1, 2):
             os.dup2(output, standard)
-        orphans.FIRST = 0.0  # files without a row are looked for at once
+        orphans.FIRST = orphans.AGAIN = 0.0  # files without a row are looked for at once
         if plan is not None:
             steps.arm(**plan)
         app.run(_load(config))
