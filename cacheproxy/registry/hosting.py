@@ -59,11 +59,19 @@ class Hosting:
         self._grace = grace
 
     async def manifest(self, repository: str, reference: Digest | str) -> PulledManifest:
-        digest = reference if isinstance(reference, Digest) else await self._meaning(repository, reference)
+        """Whoever hears of it by its digest may count on it for half the grace."""
+        if isinstance(reference, Digest):
+            digest: Digest | None = reference
+            now = self._clock()
+            stands = await self._hosted.stands(
+                repository, reference, now + self._grace / 2, now + self._grace
+            )
+        else:
+            digest, stands = await self._meaning(repository, reference), math.inf
         image = None if digest is None else await self._records.image(repository, digest)
         if image is None:
             raise OCIError("MANIFEST_UNKNOWN", f"{repository} has no image {reference}")
-        return PulledManifest(image.digest, image.media_type, image.body, "hit", math.inf)
+        return PulledManifest(image.digest, image.media_type, image.body, "hit", stands - self._grace / 2)
 
     async def put(
         self, repository: str, reference: Digest | str, tags: Sequence[str], media_type: str, body: bytes
@@ -96,7 +104,7 @@ class Hosting:
             if isinstance(reference, Digest):
                 keep_until = self._clock() + self._grace
                 remove = bind(self._hosted.remove, repository, reference, keep_until)
-                gone = await settled(remove, self._changed) is not None
+                gone = await settled(remove, self._changed, _removed) is not None
             else:
                 gone = (
                     await settled(bind(self._hosted.untag, repository, reference), self._changed) is not None
@@ -158,6 +166,11 @@ class Hosting:
     async def _meaning(self, repository: str, tag: str) -> Digest | None:
         row = await self._records.tag(repository, tag)
         return None if row is None else row.digest
+
+
+def _removed(tags: tuple[str, ...] | None) -> bool:
+    """Whether there was an image: it may have had no tag."""
+    return tags is not None
 
 
 def _moves(answer: Put | Refused) -> bool:

@@ -7,6 +7,7 @@ moves on, is no such reason: what it meant is still pulled by its digest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial as bind
@@ -19,7 +20,7 @@ from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx
 from cacheproxy.store.errors import CommitUnknown, Conflict
 from cacheproxy.store.pushing import HOLD, NoRepository
-from cacheproxy.store.review import BLOB, SETTLE, enqueue
+from cacheproxy.store.review import BLOB, DUE_OF, EXTEND, SETTLE, enqueue
 
 T = TypeVar("T")
 
@@ -204,6 +205,18 @@ class Hosted:
     async def remove(self, name: str, digest: Digest, keep_until: float) -> tuple[str, ...] | None:
         """Take an image away, with the tags that mean it: these, or None when there is no such image."""
         return await self._database.write(bind(_remove, name, digest, keep_until))
+
+    async def stands(self, name: str, digest: Digest, least: float, keep_until: float) -> float:
+        """Until when an image, if it is here, stays whatever becomes of others; inf: nobody looks at it.
+
+        To be asked before the image is looked for. If that is not until `least`, it is from now on until
+        `keep_until`: whoever hears of a child will not push it before its index.
+        """
+        row = await self._database.read(lambda tx: tx.one(DUE_OF, name=name, digest=digest))
+        if row is not None and row[0] < least:
+            named = {"name": name, "digest": digest, "least": least, "keep_until": keep_until}
+            row = await self._database.write(lambda tx: tx.one(EXTEND, **named))
+        return math.inf if row is None else float(row[0])
 
     async def tags(self, name: str, last: str, n: int) -> list[str]:
         """Up to `n` tags behind `last`, in order."""

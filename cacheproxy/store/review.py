@@ -18,6 +18,16 @@ ON CONFLICT (repository, digest) DO UPDATE SET
 """
 SETTLE = "DELETE FROM review WHERE repository = :repository AND digest = :digest"
 
+DUE_OF = """
+SELECT review.due FROM repository JOIN review ON review.repository = repository.id
+WHERE repository.name = :name AND review.digest = :digest
+"""
+EXTEND = """
+UPDATE review SET due = CASE WHEN due < :least THEN :keep_until ELSE due END
+WHERE repository = (SELECT id FROM repository WHERE name = :name) AND digest = :digest
+RETURNING due
+"""
+
 
 def enqueue(tx: Tx, repository: int, digests: Iterable[str], due: float) -> None:
     """Images of the repository, or blobs (`BLOB`), to be looked at from `due` on."""

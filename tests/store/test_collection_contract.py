@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from cacheproxy.core import manifest as manifests
@@ -230,6 +232,22 @@ async def test_a_child_with_another_reason_stays(registry: Registry, reason: str
     registry.now += 3 * GRACE
     assert (await registry.collect()).images == 0
     assert child in await registry.images()
+
+
+async def test_whoever_hears_of_a_child_may_count_on_it(registry: Registry) -> None:
+    child = await registry.push(image())
+    parent = await registry.push(index(child))
+    assert await registry.hosted.stands(TEAM, child, 1.0, 2.0) == math.inf
+    registry.now = 1000.0
+    await registry.remove(parent)
+    due = registry.now + GRACE
+    assert await registry.hosted.stands(TEAM, child, due, due + 9) == due
+    assert await registry.hosted.stands(TEAM, child, due + 1, due + 9) == due + 9
+    registry.now = due
+    assert (await registry.collect()).images == 0
+    registry.now = due + 9
+    assert (await registry.collect()).images == 1
+    assert await registry.hosted.stands(TEAM, child, due, due) == math.inf
 
 
 async def test_referrers_go_after_their_subject(registry: Registry) -> None:

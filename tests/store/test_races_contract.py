@@ -100,6 +100,11 @@ class World:
         pushed = Pushed(Digest.of(body), body, manifests.parse(body), tags)
         return isinstance(await Hosted(database).put(self.here, pushed, now), Put)
 
+    async def ask(self, database: Database) -> bool:
+        """For the image, by its digest."""
+        await Hosted(database).stands(self.here, self.image, NOW + GRACE / 2, NOW + GRACE)
+        return await self.has_image()
+
     async def remove_image(self, database: Database) -> bool:
         return await Hosted(database).remove(self.here, self.image, NOW + GRACE) is not None
 
@@ -205,6 +210,11 @@ async def image_is_here_for_good(world: World, told: Any, other: Any) -> bool:
     return await world.has_image() and await world.has_blob()
 
 
+async def image_for_a_while(world: World, told: Any, other: Any) -> bool:
+    await world.sweep(world.database, NOW + GRACE / 2)
+    return not told or await world.has_image()
+
+
 async def once(world: World, one: Any, other: Any) -> bool:
     return one + other == 1 and not await world.has_blob()
 
@@ -220,6 +230,7 @@ async def blobs_of_what_is_left(world: World, told: Any, other: Any) -> bool:
 RACES = (
     Race("R1 R5 the same blob again", uploaded, "upload", "sweep", blob_is_here),
     Race("R2 a pusher hears that it is here", uploaded, "head", "sweep", blob_if_told),
+    Race("R2 a pusher hears that a child is here", child_is_due, "ask", "sweep", image_for_a_while),
     Race("R3 a mount", uploaded_there, "mount", "sweep", blob_if_told),
     Race("R4 an image of it", uploaded, "put", "sweep", image_if_told),
     Race("R6 R7 a tag on an image that is due", child_is_due, "tag", "sweep", image_is_here_for_good),
