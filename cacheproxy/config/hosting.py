@@ -22,7 +22,7 @@ NAME = f"^{rights.NAME}$"
 RightName = Literal["pull", "push", "delete", "list", "create", "admin"]
 """core.rights.Right, as it is written."""
 
-_WORD = re.compile(r"(?:user|group):[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}|\*|[a-z]+:[^\s]{1,255}")
+_WORD = re.compile(r"(?:user|group):[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}|\*")
 
 
 class Account(Section):
