@@ -162,6 +162,18 @@ async def test_a_tag_that_moves_or_goes_is_not_answered_from_memory(tmp_path: Pa
         assert (await c.ask("GET", path)).status == 404
 
 
+async def test_an_image_that_no_tag_means_is_not_answered_from_memory_once_it_is_deleted(
+    tmp_path: Path,
+) -> None:
+    async with client(tmp_path) as c:
+        body = await c.push("team/app", "v1")
+        path = f"/v2/team/app/manifests/{sha256(body)}"
+        assert (await c.ask("DELETE", "/v2/team/app/manifests/v1")).status == 202
+        assert await c.says(path) == await c.says(path) == body
+        assert (await c.ask("DELETE", path)).status == 202
+        assert (await c.ask("GET", path)).status == 404
+
+
 async def test_a_hosted_name_beats_the_default_upstreams_from_its_first_push_on(tmp_path: Path) -> None:
     async with client(tmp_path) as c:
         cached = c.house.image("library/debian", LAYER)
