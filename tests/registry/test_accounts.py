@@ -9,13 +9,13 @@ from cacheproxy.registry.accounts import Account, Accounts
 ACCOUNTS = Accounts([Account("ci", "s3cret", frozenset({"builders"})), Account("other", "0ther")])
 
 
-def test_the_right_secret_proves_the_name() -> None:
-    assert ACCOUNTS.login(Login("ci", "s3cret")) == Principal("user:ci", frozenset({"builders"}))
+async def test_the_right_secret_proves_the_name() -> None:
+    assert await ACCOUNTS.login(Login("ci", "s3cret"), None) == Principal("user:ci", frozenset({"builders"}))
 
 
 @pytest.mark.parametrize(
     "login",
     [Login("ci", "0ther"), Login("ci", ""), Login("nobody", ""), Login("nobody", "s3cret"), Login("", "")],
 )
-def test_anything_else_proves_nothing(login: Login) -> None:
-    assert ACCOUNTS.login(login) is None
+async def test_anything_else_proves_nothing(login: Login) -> None:
+    assert await ACCOUNTS.login(login, None) is None
