@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -372,3 +373,26 @@ async def test_a_manifest_may_be_named_by_its_sha512(tmp_path: Path) -> None:
         assert await c.says(f"/v2/team/app/manifests/{digest}") == body
         assert (await c.ask("DELETE", f"/v2/team/app/manifests/{digest}")).status == 202
         assert await c.says("/v2/team/app/manifests/v1") == body
+
+
+@pytest.mark.parametrize("harm", [lambda file: file.unlink(), lambda file: os.truncate(file, 2)])
+async def test_a_pushed_blob_that_is_damaged_is_said_to_be_gone_and_can_be_pushed_again(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    async with client(tmp_path) as c:
+        await c.push("team/app", "v1")
+        (file,) = (tmp_path / "state").rglob(f"{sha256(LAYER).removeprefix('sha256:')}.*")
+        harm(file)
+        path = f"/v2/team/app/blobs/{sha256(LAYER)}"
+        heard = await c.ask("GET", path)
+        assert (heard.status, b"push it again" in heard.body) == (404, True)
+        assert (await c.ask("HEAD", path)).status == 404
+        assert (await c.blob("team/app", LAYER)).status == 201
+        assert await c.says(path) == LAYER
+
+
+async def test_a_name_below_a_template_is_no_other_registrys(tmp_path: Path) -> None:
+    async with client(tmp_path) as c:
+        heard = await c.ask("GET", "/v2/team/fixed/app/manifests/v1")
+        assert heard.status == 404
+        assert c.house.asked() == 0

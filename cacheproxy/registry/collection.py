@@ -160,8 +160,7 @@ class Collector:
 
     async def _collect(self, wish: Pass) -> str:
         """Why it stopped, or "". Raises StoreError, OSError."""
-        self._look_at_clocks()
-        now = self._clock()
+        now = self._look_at_clocks()
         await self._look(now)
         if not self._backlog.items:
             return ""
@@ -209,7 +208,8 @@ class Collector:
 
     # The guards.
 
-    def _look_at_clocks(self) -> None:
+    def _look_at_clocks(self) -> float:
+        """The wall clock's time: this pass goes by it, and not by what somebody sets it to meanwhile."""
         wall, here = self._clock(), trio.current_time()
         before, self._looked_at = self._looked_at, (wall, here)
         jumped = abs((wall - before[0]) - (here - before[1]))
@@ -217,6 +217,7 @@ class Collector:
             # After that long all that was promised before has had its time, whichever clock was right.
             self._wait_until = max(self._wait_until, here + min(jumped, self._grace))
             self._leased_until = -math.inf
+        return wall
 
     def _too_early(self) -> str:
         left = self._wait_until - trio.current_time()

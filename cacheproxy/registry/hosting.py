@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial as bind
 from typing import Any
 
+import structlog
+
 from cacheproxy.core import manifest as manifests
 from cacheproxy.core.blob import BlobView
 from cacheproxy.core.digest import Digest
@@ -17,11 +19,15 @@ from cacheproxy.registry.manifests import PulledManifest
 from cacheproxy.registry.push import GRACE, Push
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.repositories import settled, unknown
+from cacheproxy.registry.standby import Standby, StoreFailure
 from cacheproxy.store.content import Content
 from cacheproxy.store.errors import BlobMissing
 from cacheproxy.store.hosted import Hosted, Pushed, Put, Referrer, Refused
 from cacheproxy.store.pushing import NoRepository
 from cacheproxy.store.records import Records
+from cacheproxy.store.rows import BlobRow
+
+log = structlog.get_logger()
 
 PAGE = 1000
 """Repositories that are looked at in one go."""
@@ -127,11 +133,24 @@ class Hosting:
         if row is None or row.generation == 0:
             raise OCIError("BLOB_UNKNOWN", f"{repository} has no blob {digest}")
         try:
-            return self._content.open(digest, row.location, row.size), "hit"
+            stored = self._content.open(digest, row.location, row.size)
         except BlobMissing as error:
-            await self._quarantine.put(row, error)
-            said = f"the bytes of {digest} are damaged, and were put aside; push it again"
-            raise OCIError("BLOB_UNKNOWN", said) from error
+            raise await self._damaged(row, error) from error
+        return Standby(stored, bind(self._otherwise, row)), "hit"
+
+    async def _otherwise(self, row: BlobRow, failure: StoreFailure) -> BlobView:
+        """There is no other way to what was pushed, but to say what is the matter. Raises OCIError."""
+        if isinstance(failure, BlobMissing):
+            raise await self._damaged(row, failure) from failure
+        log.warning("store failed", digest=row.digest, error=str(failure))
+        said = "the store of blobs does not answer, or cannot be read; try again"
+        raise OCIError("UNAVAILABLE", said, headers=(("Retry-After", "5"),)) from failure
+
+    async def _damaged(self, row: BlobRow, failure: BlobMissing) -> OCIError:
+        await self._quarantine.put(row, failure)
+        return OCIError(
+            "BLOB_UNKNOWN", f"the bytes of {row.digest} are damaged, and were put aside; push it again"
+        )
 
     async def address(self, digest: Digest, found: Located) -> str | None:
         """Where the client may fetch a stored blob itself; None: it has to come from us."""
