@@ -126,9 +126,7 @@ async def test_who_is_remembered_does_not_notice_that_others_guess(passwords: Pa
     assert await passwords.login(RIGHT, HERE) is not None
 
 
-async def test_few_are_hashed_at_once_and_more_are_sent_away(
-    passwords: Passwords, checks: Checks
-) -> None:
+async def test_few_are_hashed_at_once_and_more_are_sent_away(passwords: Passwords, checks: Checks) -> None:
     checks.go.clear()
     heard: list[Any] = []
 
