@@ -19,7 +19,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError
 from cacheproxy.store.content import Content
 from cacheproxy.store.durable import OUT_OF_SPACE
-from cacheproxy.store.errors import CommitUnknown, StoreError
+from cacheproxy.store.errors import StoreError
 from cacheproxy.store.pushing import NoRepository, Pushing, UploadRow
 from cacheproxy.store.uploads import Received, UploadBusy, UploadFile, UploadFiles, UploadGone
 
@@ -273,10 +273,8 @@ class Push:
             location = await self._run(self._content.commit, Received(digest, upload))
         except OSError as error:
             raise _no_room(error) from error
-        record = bind(
-            self._pushing.record, repository, session, digest, upload.size, *location, now, keep_until
-        )
-        superseded = await _in_repository(repository, _settle(record))
+        recorded = self._pushing.record(repository, session, digest, upload.size, *location, now, keep_until)
+        superseded = await _in_repository(repository, recorded)
         if superseded is not None:
             await self._run(self._content.remove, superseded)
 
@@ -312,14 +310,6 @@ async def _pass_on(receive: Receive, pass_on: Callable[[list[bytes]], Awaitable[
     finally:
         if batch:
             await pass_on(batch)
-
-
-async def _settle(record: Callable[[], Awaitable[T]]) -> T:
-    """A write that says the same when it is done twice: so when nobody knows, it is done again."""
-    try:
-        return await record()
-    except CommitUnknown:
-        return await record()
 
 
 async def _in_repository(repository: str, work: Awaitable[T]) -> T:

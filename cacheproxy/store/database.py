@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
-from cacheproxy.store.errors import StoreSuspect
+from cacheproxy.store.errors import CommitUnknown, StoreBusy, StoreSuspect
 
 T = TypeVar("T")
 
@@ -85,3 +85,17 @@ class Database(Protocol):
     async def faults(self, within: float = math.inf) -> list[str]:
         """What the database itself finds wrong with it, in so many seconds. Raises as `scan`."""
         ...
+
+
+async def settle(database: Database, fn: Callable[[Tx], T]) -> T:
+    """A write that may be done twice: what the first one left, the second one finds, and says the same.
+
+    So when nobody knows whether it was done, it is done again. Raises as `Database.write`.
+    """
+    try:
+        return await database.write(fn)
+    except CommitUnknown as unknown:
+        try:
+            return await database.write(fn)
+        except StoreBusy:  # it says that nothing was written, which is true of the second time only
+            raise unknown from None

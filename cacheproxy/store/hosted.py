@@ -8,7 +8,7 @@ moves on, is no such reason: what it meant is still pulled by its digest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial as bind
 from typing import TypeVar
@@ -17,8 +17,8 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.manifest import ParsedManifest, foreign
 from cacheproxy.core.settings import Settings
 from cacheproxy.store import queries
-from cacheproxy.store.database import Database, Row, Tx
-from cacheproxy.store.errors import CommitUnknown, Conflict
+from cacheproxy.store.database import Database, Row, Tx, settle
+from cacheproxy.store.errors import Conflict
 from cacheproxy.store.pushing import HOLD, NoRepository
 from cacheproxy.store.review import BLOB, DUE_OF, EXTEND, SETTLE, enqueue
 
@@ -172,7 +172,7 @@ class Hosted:
             if tx.one(CONFIGURE, name=name, settings=settings.text()) is None:
                 raise NoRepository(name)
 
-        await self._settle(configure)
+        await settle(self._database, configure)
 
     async def rename(self, old: str, new: str) -> bool:
         """False: there is a repository named `new`."""
@@ -193,7 +193,7 @@ class Hosted:
     async def put(self, name: str, pushed: Pushed, now: float) -> Put | Refused:
         """Take a manifest, its references and its tags, all or nothing."""
         try:
-            return await self._settle(bind(_put, name, pushed, now))
+            return await settle(self._database, bind(_put, name, pushed, now))
         except Conflict:
             # What it names went between the look and the write, on a database that lets both begin.
             return Refused(missing=tuple(sorted({blob.digest for blob in pushed.parsed.blobs})))
@@ -244,13 +244,6 @@ class Hosted:
     async def usage(self, name: str) -> tuple[int, int]:
         """(bytes, images)."""
         return await self._database.scan(lambda tx: _usage(tx, _found(tx, name)[0]))
-
-    async def _settle(self, fn: Callable[[Tx], T]) -> T:
-        """A write that may be done twice; so when nobody knows whether it was done, it is done again."""
-        try:
-            return await self._database.write(fn)
-        except CommitUnknown:
-            return await self._database.write(fn)
 
 
 def _found(tx: Tx, name: str) -> tuple[int, Settings]:

@@ -14,9 +14,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.intervals import Intervals
 from cacheproxy.store import journal
 from cacheproxy.store.durable import FILE_MODE, lasting, remove, sync_file, sync_folder
-
-IOV_MAX = 1024
-"""Buffers that Linux takes in one writev."""
+from cacheproxy.store.vectored import write_at
 
 KEPT = 7 * 86400.0
 """Seconds that an unfinished download waits for the next request for it."""
@@ -70,13 +68,9 @@ class Partial:
         Raises OSError as the system gave it (ENOSPC, EDQUOT, EFBIG: the caller goes on without a file), and
         ValueError for bytes past the end of the blob.
         """
-        rest = [memoryview(chunk) for chunk in chunks if len(chunk)]
-        if offset + sum(len(chunk) for chunk in rest) > self.size:
+        if offset + sum(map(len, chunks)) > self.size:
             raise ValueError(f"bytes past the end of {self.digest}, which has {self.size}")
-        while rest:
-            written = os.pwritev(self._fd, rest[:IOV_MAX], offset)
-            offset += written
-            rest = _after(rest, written)
+        write_at(self._fd, chunks, offset)
 
     def read(self, offset: int, count: int) -> bytes:
         """Between 1 and `count` bytes from `offset`. Raises BlobBroken when the file ends there."""
@@ -247,15 +241,6 @@ def _replay(fd: int, log: int, digest: Digest, size: int) -> journal.Replay | No
 def _append(fd: int, text: bytes) -> None:
     while text:
         text = text[os.write(fd, text) :]
-
-
-def _after(chunks: list[memoryview], written: int) -> list[memoryview]:
-    """What is left of the chunks once so many bytes of them are written."""
-    for index, chunk in enumerate(chunks):
-        if written < len(chunk):
-            return [chunk[written:], *chunks[index + 1 :]]
-        written -= len(chunk)
-    return []
 
 
 def _data(stem: Path) -> Path:

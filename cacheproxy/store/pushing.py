@@ -11,7 +11,8 @@ from functools import partial as bind
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.store import queries
-from cacheproxy.store.database import Database, Row, Tx
+from cacheproxy.store.database import Database, Row, Tx, settle
+from cacheproxy.store.records import store_blob
 from cacheproxy.store.review import BLOB, enqueue
 
 HOSTED = "SELECT id FROM repository WHERE name = :name AND kind = 'hosted'"
@@ -137,21 +138,13 @@ class Pushing:
         """
 
         def record(tx: Tx) -> str | None:
-            tx.run(
-                queries.STORE_BLOB,
-                digest=digest,
-                size=size,
-                location=location,
-                generation=generation,
-                now=now,
-            )
+            superseded = store_blob(digest, size, location, generation, now, tx)
             if _link(repository, None, digest, now, keep_until, tx) is None:
                 raise AssertionError("a blob that was just stored is not there")
             tx.one(END, session=session)
-            row = tx.one(queries.ANY_BLOB, digest=digest)
-            return None if row is not None and row[2] == location else location
+            return superseded
 
-        return await self._database.write(record)
+        return await settle(self._database, record)
 
     async def stands(
         self, repository: str, digest: Digest, now: float, least: float, keep_until: float

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from cacheproxy.core.digest import Digest, InvalidDigest
 from cacheproxy.core.manifest import ParsedManifest
 from cacheproxy.store import queries
-from cacheproxy.store.database import Database, Row, Tx
-from cacheproxy.store.errors import CommitUnknown, StoreBusy, StoreSuspect
+from cacheproxy.store.database import Database, Row, Tx, settle
+from cacheproxy.store.errors import StoreSuspect
 from cacheproxy.store.rows import BlobRow, Evictable, ImageRow, ReferrerRow, Repository, TagRow
 
 T = TypeVar("T")
@@ -131,19 +131,7 @@ class Records:
         unlink.
         """
 
-        def record(tx: Tx) -> str | None:
-            tx.run(
-                queries.STORE_BLOB,
-                digest=digest,
-                size=size,
-                location=location,
-                generation=generation,
-                now=now,
-            )
-            row = tx.one(queries.ANY_BLOB, digest=digest)
-            return None if row is not None and row[2] == location else location
-
-        return await self._settle(record)
+        return await self._settle(bind(store_blob, digest, size, location, generation, now))
 
     async def forget_bytes(self, digest: Digest, generation: int) -> bool:
         """The bytes of this generation were found missing; False when somebody has noted that already."""
@@ -251,21 +239,18 @@ class Records:
         await self._settle(lambda tx: tx.run(sql, **named))
 
     async def _settle(self, fn: Callable[[Tx], T]) -> T:
-        """A write that may be done twice: what the first one left, the second one finds, and says the same.
-
-        So when nobody knows whether it was done, it is done again.
-        """
-        try:
-            return await self._database.write(fn)
-        except CommitUnknown as unknown:
-            try:
-                return await self._database.write(fn)
-            except StoreBusy:  # it says that nothing was written, which is true of the second time only
-                raise unknown from None
+        return await settle(self._database, fn)
 
 
 def _one(sql: str, named: dict[str, object], tx: Tx) -> Row | None:
     return tx.one(sql, **named)
+
+
+def store_blob(digest: Digest, size: int, location: str, generation: int, now: float, tx: Tx) -> str | None:
+    """Its bytes are durable at `location`. None; or `location`, where others were recorded before."""
+    tx.run(queries.STORE_BLOB, digest=digest, size=size, location=location, generation=generation, now=now)
+    row = tx.one(queries.ANY_BLOB, digest=digest)
+    return None if row is not None and row[2] == location else location
 
 
 def _record_image(

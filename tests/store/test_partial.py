@@ -12,7 +12,8 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.store import journal
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.errors import StoreSuspect
-from cacheproxy.store.partial import IOV_MAX, Partial
+from cacheproxy.store.partial import Partial
+from cacheproxy.store.vectored import IOV_MAX
 from tests.store.conftest import open_descriptors
 
 SIZE = 1_000
