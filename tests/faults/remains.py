@@ -27,7 +27,7 @@ class Remains:
     async def settled(self) -> None:
         """Wait until no task and no descriptor is left but those that were there before."""
         await _none(lambda: _tasks() - self._tasks)
-        await _none(lambda: _descriptors(self._folder) - self._descriptors)
+        await _none(lambda: _more(_descriptors(self._folder), self._descriptors))
 
 
 async def _none(left: Callable[[], Counter[str]]) -> None:
@@ -47,6 +47,17 @@ def _tasks() -> Counter[str]:
         found[task.name] += 1
         looking += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
     return found
+
+
+def _more(now: Counter[str], before: Counter[str]) -> Counter[str]:
+    """What was opened and not closed.
+
+    As long as a connection is open, SQLite keeps the descriptor of the file of each that was closed, for the
+    next: closing it would give up the locks of all. Its descriptor of the log it closes, so that one tells.
+    """
+    left = now - before
+    logs = {name: f"{name}-wal" for name in left}
+    return Counter({name: left[name] for name, log in logs.items() if log not in now or log in left})
 
 
 def _descriptors(folder: Path) -> Counter[str]:
