@@ -271,6 +271,8 @@ class Push:
             return
         try:
             location = await self._run(self._content.commit, Received(digest, upload))
+        except UploadGone:
+            raise _unknown() from None
         except OSError as error:
             raise _no_room(error) from error
         recorded = self._pushing.record(repository, session, digest, upload.size, *location, now, keep_until)

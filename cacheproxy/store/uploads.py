@@ -104,12 +104,17 @@ class UploadFile:
     def rename(self, target: Path) -> None:
         """Make the bytes last and give them this name in the same file system; the caller makes that last.
 
-        Raises StoreSuspect, or OSError for want of space.
+        Raises UploadGone when the session was ended meanwhile, StoreSuspect, or OSError for want of space.
         """
         os.utime(self._fd)  # who looks for files without a row goes by when they became files
         sync_file(self._fd, f"the upload {self.path.name}")
         with lasting(f"cannot rename the upload {self.path.name}"):
-            self.path.rename(target)
+            try:
+                self.path.rename(target)
+            except FileNotFoundError:
+                if self.path.exists():  # then it is the folder that is not there
+                    raise
+                raise UploadGone(self.path.name) from None
 
     def discard(self) -> None:
         """The bytes are elsewhere, or not wanted any more."""

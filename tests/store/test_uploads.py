@@ -163,6 +163,21 @@ def test_it_becomes_what_it_is_named(files: UploadFiles, tmp_path: Path) -> None
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
+def test_one_that_was_ended_meanwhile_becomes_nothing(files: UploadFiles, tmp_path: Path) -> None:
+    upload = files.open(SESSION, "sha256")
+    files.drop(SESSION)
+    with pytest.raises(UploadGone):
+        upload.rename(tmp_path / "blob")
+    upload.close()
+
+
+def test_a_folder_that_is_gone_is_the_disks_fault(files: UploadFiles, tmp_path: Path) -> None:
+    upload = files.open(SESSION, "sha256")
+    with pytest.raises(StoreSuspect):
+        upload.rename(tmp_path / "gone" / "blob")
+    upload.close()
+
+
 def test_a_failed_sync_is_final(files: UploadFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = files.open(SESSION, "sha256")
 
