@@ -10,13 +10,14 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial as bind
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 import trio
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.registry import metrics
+from cacheproxy.registry.oldest import PAGE, Item, Oldest
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.space import Need, Space
 from cacheproxy.registry.trash import BATCH, Files, Trash
@@ -27,17 +28,18 @@ from cacheproxy.store.rows import Evictable
 
 log = structlog.get_logger()
 
-PAGE = 512
-"""Blobs a scan gives."""
-
 CHECK_EVERY = 10.0
 """Seconds between two looks at the disk, which others fill too."""
 
 ROWS = 1 << 20
 """Bytes that the database needs to note a batch, and some."""
 
-PAUSE = 0.05
-"""Seconds between two batches that nobody waits for: most of the processor and the disk is left to pulls."""
+GENTLE = 8
+PAUSE = 0.03
+"""Blobs of a batch that nobody waits for, and seconds between two: some milliseconds of work for each six or
+seven times as many for pulls. A batch of BATCH would hold up those that come meanwhile for longer than one of
+a hundred may be.
+"""
 
 PATIENCE = 10.0
 """Seconds that a pull waits for room; then it is served uncached."""
@@ -222,12 +224,11 @@ class Eviction:
         if not need.bytes:
             return
         await self._recency.write()  # the rows are then right about who comes first
-        queue = await self._queue(need.bytes, {request.digest for request in asked})
-        self._refuse(asked, sum(_size(item) for item in queue))
+        oldest = await self._oldest({request.digest for request in asked})
+        await self._refuse(asked, oldest)
         need = self._need(asked, starved)
         left = need.bytes
-        while left > 0 and queue:
-            batch = _take(queue, left)
+        while left > 0 and (batch := await oldest.take(left, BATCH if self._requests else GENTLE)):
             left -= await self._let_go(batch, need.reason)
             self._changed.unpark_all()
             if left > 0 and not self._requests:
@@ -242,33 +243,23 @@ class Eviction:
         need = self._space.need({request.digest: request.size for request in asked if not request.refused})
         return Need(need.budget, max(need.min_free, starved))
 
-    def _refuse(self, asked: Sequence[_Request], possible: int) -> None:
+    async def _refuse(self, asked: Sequence[_Request], oldest: Oldest) -> None:
         """Who asks for more than can go."""
-        for request in asked:
-            lacks = self._space.lacks(request.digest, request.size)
-            if lacks > possible:
+        lacks = [self._space.lacks(request.digest, request.size) for request in asked]
+        possible = await oldest.has(max(lacks, default=0))
+        for request, lack in zip(asked, lacks, strict=True):
+            if lack > possible:
                 request.refused = True
                 self._barren, self._barren_until = possible, trio.current_time() + BARREN
         self._changed.unpark_all()
 
-    async def _queue(self, wanted: int, keep: Set[Digest]) -> list[Evictable | Unfinished]:
-        """What may go, the longest unread first: so many bytes, if there are."""
+    async def _oldest(self, keep: Set[Digest]) -> Oldest:
+        """All that may go, but the rest of what is wanted itself."""
         found = await trio.to_thread.run_sync(lambda: list(self._content.partials()))
         parts = [part for part in found if self._space.unfinished(part.digest) and part.digest not in keep]
-        blobs = await self._blobs(wanted)
-        # An unfinished download is as old as its last byte.
-        return sorted([*parts, *blobs], key=_age)
+        return Oldest(self._records, self._recency.holds, parts)
 
-    async def _blobs(self, wanted: int) -> list[Evictable]:
-        found, total, after = list[Evictable](), 0, None
-        while total < wanted and (page := await self._records.evictable(PAGE, after)):
-            free = [blob for blob in page if not self._recency.holds(blob.digest)]
-            total += sum(blob.size for blob in free)
-            found += free
-            after = page[-1]
-        return found
-
-    async def _let_go(self, batch: Sequence[Evictable | Unfinished], reason: str) -> int:
+    async def _let_go(self, batch: Sequence[Item], reason: str) -> int:
         """Says how many bytes went."""
         parts = [item for item in batch if isinstance(item, Unfinished)]
         blobs = [item for item in batch if isinstance(item, Evictable)]
@@ -312,7 +303,8 @@ class Eviction:
         freed = await self._drop_parts(math.inf)
         if freed >= ROWS or self._content.capacity()[0] >= ROWS:
             return []
-        first = _take(await self._blobs(ROWS), ROWS)
+        taken = await Oldest(self._records, self._recency.holds, ()).take(ROWS, BATCH)
+        first = [blob for blob in taken if isinstance(blob, Evictable)]
         await self.trash.clear([blob.location for blob in first])
         return first
 
@@ -331,34 +323,12 @@ class Eviction:
         while page := await self._records.evictable(PAGE, after, before):
             after = page[-1]
             old = [blob for blob in page if self._too_old(blob, now)]
-            for start in range(0, len(old), BATCH):
-                await self.evict(old[start : start + BATCH], "keep")
+            for start in range(0, len(old), GENTLE):
+                await self.evict(old[start : start + GENTLE], "keep")
                 await trio.sleep(PAUSE)
 
     def _too_old(self, blob: Evictable, now: float) -> bool:
         return all(now - blob.used > self._keep.get(name, math.inf) for name in blob.upstreams)
-
-
-Item = TypeVar("Item", Evictable, Evictable | Unfinished)
-
-
-def _size(item: Evictable | Unfinished) -> int:
-    return item.size if isinstance(item, Evictable) else item.bytes
-
-
-def _age(item: Evictable | Unfinished) -> float:
-    return item.used if isinstance(item, Evictable) else item.mtime
-
-
-def _take(queue: list[Item], wanted: int) -> list[Item]:
-    """The front of the queue: as many as have so many bytes, up to a batch."""
-    count, total = 0, 0
-    while count < min(BATCH, len(queue)) and total < wanted:
-        total += _size(queue[count])
-        count += 1
-    batch = queue[:count]
-    del queue[:count]
-    return batch
 
 
 def _passing(keep: Mapping[str, float]) -> dict[str, float]:

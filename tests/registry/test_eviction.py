@@ -14,9 +14,8 @@ from prometheus_client import REGISTRY
 from trio.testing import MockClock
 
 from cacheproxy.registry import eviction
-from cacheproxy.registry.eviction import CHECK_EVERY, KEEP_EVERY, TIDY_EVERY
+from cacheproxy.registry.eviction import CHECK_EVERY, GENTLE, KEEP_EVERY, TIDY_EVERY
 from cacheproxy.registry.space import LOW
-from cacheproxy.registry.trash import BATCH
 from cacheproxy.store.errors import StoreFull, StoreSuspect
 from cacheproxy.store.rows import Evictable
 from tests.registry.storehouse import TOTAL, Storehouse, View, digest, storehouse
@@ -186,7 +185,7 @@ async def test_many_blobs_that_nobody_waits_for_go_with_pauses(
     tmp_path: Path, nursery: trio.Nursery, clock: MockClock
 ) -> None:
     async with storehouse(tmp_path, budget=1) as house:
-        for n in range(2 * BATCH + 1):
+        for n in range(2 * GENTLE + 1):
             await house.store(n, 40)
         nursery.start_soon(house.eviction.run)
         begin = trio.current_time()
