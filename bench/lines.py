@@ -73,8 +73,6 @@ _OF_STORE = (
     Column("ratio", "of it"),
     Column("cpu", "CPU s / GiB"),
     Column("first", "first byte ms", "{:.1f}"),
-    _FAILURES,
-    _CLIENT,
 )
 _REDIRECT = (
     Column("rate", "req/s", "{:,.0f}"),
@@ -180,7 +178,7 @@ LINES = {
         ),
         Line(
             "object-stream",
-            "512 MiB blob streamed from SeaweedFS, 1 stream, beside the store itself, 5 pairs",
+            "512 MiB blob streamed from SeaweedFS to curl, beside curl from the store itself, 5 pairs",
             objects.stream,
             ("ours",),
             _OF_STORE,

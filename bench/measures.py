@@ -76,7 +76,7 @@ class Meter:
 
 
 @contextmanager
-def _metered(run: Run, server: Server, settle: bool = False) -> Iterator[Meter]:
+def metered(run: Run, server: Server, settle: bool = False) -> Iterator[Meter]:
     meter = Meter()
     run.origin.reset()
     before = cpu_seconds(server.pid)
@@ -116,7 +116,7 @@ def warm(run: Run, server: Server) -> None:
 
 
 def requests(run: Run, server: Server, path: str) -> Sample:
-    with _metered(run, server) as meter:
+    with metered(run, server) as meter:
         done = load.request(server.port, server.path(path), 64, run.scale.seconds, server.secure)
     return {
         "rate": done.count / done.elapsed,
@@ -140,7 +140,7 @@ def manifest_by_tag(run: Run, server: Server, _turn: int) -> Sample:
 def blobs(run: Run, server: Server, clients: list[list[str]], seconds: float) -> Sample:
     everyones = [server.paths(paths) for paths in clients]
     plan = Plan(server.port, everyones, WITHIN, seconds=seconds, secure=server.secure)
-    with _metered(run, server) as meter:
+    with metered(run, server) as meter:
         done = load.read(plan)
     return {
         "rate": done.size / GIB / done.elapsed,
@@ -176,7 +176,7 @@ def _cold(run: Run, server: Server, name: str, rate: int | None, clients: int = 
     _sync()
     _recycle_memory(run, 3 * layer.size)
     run.origin.set_rate(rate)
-    with _metered(run, server, settle=True) as meter:
+    with metered(run, server, settle=True) as meter:
         done = load.read(plan)
     run.origin.set_rate(None)
     pulls = [pull for pull in done.clients if len(pull) == 2 and pull[1].size == layer.size]

@@ -6,13 +6,13 @@ Each number stands beside one that was taken right before or after it, in anothe
 from __future__ import annotations
 
 import http.client
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from urllib.parse import urlsplit
 
 from bench import load, measures
 from bench.measures import GIB, WITHIN, Run, Sample
@@ -26,6 +26,8 @@ from tests.seaweed import BUCKET, Seaweed, seaweed
 
 STORED_WITHIN = 120.0
 """Seconds from the first pull until the object is there; 512 MiB take some 10."""
+PULLS = 3
+"""Of one measurement of a stream."""
 GOOD_FOR = 3600.0
 """Seconds of a presigned address: longer than the line takes."""
 REDIRECT = 'redirect = ["127.0.0.0/8"]'
@@ -41,20 +43,34 @@ credentials = {{ file = "{keys}" }}
 
 
 def stream(run: Run, _server: Server, _turn: int) -> Sample:
-    """One stream of the large blob, through us and by the store's own address: the same client."""
+    """One stream of the large blob to curl, through us and by the store's own address."""
     with _storing(run, "stream") as (server, bucket):
         key = _stored(run, server, bucket, run.big)
-        address = urlsplit(bucket.address(key, GOOD_FOR))
-        path = f"{address.path}?{address.query}"
-        plan = Plan(address.port or 0, [[path]], WITHIN, seconds=run.scale.seconds)
+        address = bucket.address(key, GOOD_FOR)
+        path = f"http://127.0.0.1:{server.port}{server.path(_blob(run.big).path)}"
+        size = _blob(run.big).size
 
-        def itself() -> float:
-            done = load.read(plan)
-            return done.size / GIB / done.elapsed
+        def through_us() -> Sample:
+            with measures.metered(run, server) as meter:
+                rate, first = _curled(path, size)
+            return {"rate": rate, "cpu": meter.cpu / (PULLS * size / GIB), "first": first}
 
-        return _paired(
-            run, lambda: measures.blobs(run, server, [[_blob(run.big).path]], run.scale.seconds), itself
-        )
+        return _paired(run, through_us, lambda: _curled(address, size)[0])
+
+
+def _curled(address: str, size: int) -> tuple[float, float]:
+    """GiB a second of some pulls, one after the other, all of them whole; ms to the first bytes."""
+    pulls = ["-o", "/dev/null", address] * PULLS
+    argv = ["curl", "-sS", "-f", "-w", "%{size_download} %{time_total} %{time_starttransfer}\\n", *pulls]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, check=False)
+    except FileNotFoundError:
+        raise BenchError("curl is not installed: apt-get install curl") from None
+    heard = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
+    if done.returncode or [length for length, _, _ in heard] != [size] * PULLS:
+        raise BenchError(f"curl ended with {done.returncode}: {done.stderr.strip()} {heard}")
+    took, first = sum(seconds for _, seconds, _ in heard), median(first for _, _, first in heard)
+    return PULLS * size / GIB / took, first * 1000
 
 
 def redirect(run: Run, _server: Server, _turn: int) -> Sample:
@@ -77,7 +93,7 @@ def _paired(run: Run, ours: Callable[[], Sample], itself: Callable[[], float]) -
     """The median of each number, `ratio` the median of each pair's."""
     pairs = [_pair(ours, itself, number) for number in range(5 if run.scale.rounds > 1 else 1)]
     medians = {key: median(pair[key] for pair in pairs) for key in pairs[0]}
-    return {**medians, "failures": max(pair["failures"] for pair in pairs)}
+    return {**medians, **{key: max(pair[key] for pair in pairs) for key in pairs[0] if key == "failures"}}
 
 
 def _pair(ours: Callable[[], Sample], itself: Callable[[], float], number: int) -> Sample:
