@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial as bind
 
-from cacheproxy.store import queries
+from cacheproxy.store import leases, queries
 from cacheproxy.store.database import Database, Tx
 from cacheproxy.store.hosted import drop_image
 from cacheproxy.store.review import BLOB, SETTLE
@@ -103,13 +103,6 @@ SELECT
     (SELECT count(*) FROM image JOIN repository ON repository.id = image.repository
         WHERE repository.kind = 'hosted')
 """
-
-HOLDER = "SELECT holder FROM lease WHERE digest = :digest AND until > :now AND holder <> :holder LIMIT 1"
-LEASE = """
-INSERT INTO lease (digest, holder, until) VALUES (:digest, :holder, :until)
-ON CONFLICT (digest, holder) DO UPDATE SET until = excluded.until
-"""
-RELEASE = "DELETE FROM lease WHERE digest = :digest AND holder = :holder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,19 +208,10 @@ class Collection:
 
     async def lease(self, holder: str, now: float, until: float) -> str | None:
         """Collect alone until then: None, or who does already."""
-
-        def lease(tx: Tx) -> str | None:
-            other = tx.one(HOLDER, digest=COLLECTOR, holder=holder, now=now)
-            if other is not None:
-                return str(other[0])
-            tx.run(DROP_LEASES, digest=COLLECTOR, now=now)
-            tx.run(LEASE, digest=COLLECTOR, holder=holder, until=until)
-            return None
-
-        return await self._database.write(lease)
+        return await self._database.write(lambda tx: leases.take(tx, COLLECTOR, holder, now, until))
 
     async def release(self, holder: str) -> None:
-        await self._database.write(lambda tx: tx.run(RELEASE, digest=COLLECTOR, holder=holder))
+        await self._database.write(lambda tx: leases.release(tx, COLLECTOR, holder))
 
 
 def _sweep(items: Sequence[Item], now: float, grace: float, earnest: bool, tx: Tx) -> Swept:

@@ -244,6 +244,27 @@ _TOKENS = (
     "CREATE INDEX refresh_token_by_end ON refresh_token (expires)",
 )
 
+_OUTBOX = (
+    # Events on their way, one row for each sink. dead NULL: waiting; else when it was given up.
+    """
+    CREATE TABLE outbox (
+        number $identity,
+        sink TEXT NOT NULL,
+        id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        repository TEXT NOT NULL,
+        event TEXT NOT NULL,
+        noted $real NOT NULL,
+        due $real NOT NULL,
+        tries $integer NOT NULL,
+        dead $real,
+        error TEXT NOT NULL
+    ) $table
+    """,
+    "CREATE INDEX outbox_waiting ON outbox (sink, number) WHERE dead IS NULL",
+    "CREATE INDEX outbox_held ON outbox (sink, due) WHERE dead IS NULL AND due > 0",
+)
+
 MIGRATIONS = (
     Migration(1, _CACHE),
     Migration(2, _EVICTION),
@@ -251,6 +272,7 @@ MIGRATIONS = (
     Migration(4, _SCRUB),
     Migration(5, _HOSTING),
     Migration(6, _TOKENS),
+    Migration(7, _OUTBOX),
 )
 
 
