@@ -1,4 +1,5 @@
-# `make run` and `make test` need python3, python3-venv, make and git; `make e2e` root, and it installs the rest.
+# `make run` and `make test` need python3, python3-venv, make and git, and npm for all tests; `make e2e` root, and it
+# installs the rest.
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
@@ -21,8 +22,11 @@ run: .venv/runtime
 	.venv/bin/python -m cacheproxy serve --config config/cacheproxy.toml
 
 test: .venv/development
-	@if [ "$$(id -u)" = 0 ]; then set --; else echo "not root: without the tests that mount"; set -- -m "not root"; fi; \
-	.venv/bin/python -m pytest --ignore=tests/e2e --ignore=tests/crash "$$@"
+	@mkdir -p var; marks=; \
+	if [ "$$(id -u)" != 0 ]; then echo "not root: without the tests that mount"; marks="not root"; fi; \
+	if command -v npm >/dev/null; then $(MAKE) --no-print-directory .tools/azurite/installed; \
+	else echo "no npm: without the tests on Azurite"; marks="$${marks:+$$marks and }not azurite"; fi && \
+	.venv/bin/python -m pytest --junitxml=var/test.xml --ignore=tests/e2e --ignore=tests/crash -m "$$marks"
 
 lint: .venv/development
 	.venv/bin/ruff check
@@ -66,6 +70,13 @@ fulldisk: .venv/development
 
 bench: .venv/development
 	.venv/bin/python -m bench
+
+# An emulator of Azure's blobs, for tests: from a lock with hashes, and without the scripts of its packages.
+.tools/azurite/installed: tests/azurite/package.json tests/azurite/package-lock.json
+	mkdir -p .tools/azurite
+	cp tests/azurite/package.json tests/azurite/package-lock.json .tools/azurite/
+	cd .tools/azurite && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

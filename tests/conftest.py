@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.azure import Azurite, azurite
 from tests.seaweed import Seaweed, seaweed
 
 ASKED_FOR = tuple(Path(__file__).parent / name for name in ("e2e", "crash"))
@@ -26,3 +27,18 @@ def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed
     """An object store, started when first asked for."""
     with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Likewise. Who uses it has the mark `azurite`: it needs node."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(params=["seaweedfs", pytest.param("azurite", marks=pytest.mark.azurite)])
+def object_server(request: pytest.FixtureRequest) -> Seaweed | Azurite:
+    """Each kind of object store in turn."""
+    name = {"seaweedfs": "seaweed_server", "azurite": "azurite_server"}[request.param]
+    server: Seaweed | Azurite = request.getfixturevalue(name)
+    return server

@@ -21,6 +21,14 @@ ACCESS_KEY, SECRET_KEY = "testing", "tested-and-found-well"
 READY_LIMIT = 30.0
 """Seconds; it takes 2 or 3."""
 
+STORAGE = """\
+blobs = "s3://{bucket}/{prefix}"
+[storage.objects]
+endpoint = "{endpoint}"
+region = "us-east-1"
+credentials = {{ file = "{credentials}" }}
+"""
+
 PORTS = ("master", "volume", "filer", "s3")
 WEED = Path(sys.executable).with_name("weed")
 
@@ -36,6 +44,11 @@ class Seaweed:
     @property
     def credentials(self) -> str:
         return f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+
+    def storage(self, prefix: str, credentials: Path) -> str:
+        """Lines of a configuration; the credentials are written to that file."""
+        credentials.write_text(self.credentials)
+        return STORAGE.format(bucket=BUCKET, prefix=prefix, endpoint=self.endpoint, credentials=credentials)
 
     def connect(self, prefix: str = "") -> Bucket:
         """A place of its own in the one bucket, which is made by the first write: it takes a second."""

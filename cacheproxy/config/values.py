@@ -77,7 +77,7 @@ def bucket_url(value: str) -> BucketURL:
 
 def _endpoint(value: object) -> str:
     text = _text(value, 'a URL in quotes, as "https://s3.eu-central-1.amazonaws.com"')
-    return text and _bare(_url(text, "https", "http"), "https://s3.eu-central-1.amazonaws.com")
+    return text and _with_path(_url(text, "https", "http"))
 
 
 def _collector(value: object) -> str:
@@ -86,7 +86,10 @@ def _collector(value: object) -> str:
         return ""
     if "@" in text:
         raise ValueError("holds credentials; take them out, they go into $OTEL_EXPORTER_OTLP_HEADERS")
-    parts = _url(text, "https", "http")
+    return _with_path(_url(text, "https", "http"))
+
+
+def _with_path(parts: SplitResult) -> str:
     if parts.query or parts.fragment:
         raise ValueError("ends after its path; take out what begins with ? or #")
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")

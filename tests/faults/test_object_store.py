@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,10 +22,14 @@ from cacheproxy.commands.daemon import Daemon
 from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.errors import StoreUnreachable
 from cacheproxy.wiring import CannotStart
+from tests.azure import KEY, Azurite
 from tests.faults.client import Address, Heard, ask
 from tests.faults.house import House, Image, hosts
 from tests.faults.remains import rows_of
 from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
+
+Server = Seaweed | Azurite
+WRONG_KEY = "d3Jvbmc="
 
 SIZE = 5 << 20
 LAYER = random.Random(4).randbytes(SIZE)
@@ -63,21 +68,13 @@ class Cache:
         return str(rows[0][0])
 
 
-def storage(server: Seaweed, folder: Path, prefix: str, redirect: str = "") -> str:
-    (folder / "s3.ini").write_text(server.credentials)
-    return f"""
-blobs = "s3://{BUCKET}/{prefix}"
-[storage.objects]
-endpoint = "{server.endpoint}"
-region = "us-east-1"
-credentials = {{ file = "s3.ini" }}
-redirect = [{redirect}]
-"""
+def storage(server: Server, folder: Path, prefix: str, redirect: str = "") -> str:
+    return server.storage(prefix, folder / "keys.ini") + f"redirect = [{redirect}]\n"
 
 
 @asynccontextmanager
 async def daemon(
-    folder: Path, server: Seaweed, redirect: str = "", cache: str = 'parallel = "never"'
+    folder: Path, server: Server, redirect: str = "", cache: str = 'parallel = "never"'
 ) -> AsyncIterator[Cache]:
     bucket = server.connect()
     prefix = bucket.name.rpartition("/")[2]
@@ -103,8 +100,8 @@ def fetch(url: str, headers: Mapping[str, str]) -> bytes:
         connection.close()
 
 
-async def test_blob_is_pulled_through_and_kept_in_the_bucket(folder: Path, seaweed_server: Seaweed) -> None:
-    async with daemon(folder, seaweed_server) as cache:
+async def test_blob_is_pulled_through_and_kept_in_the_bucket(folder: Path, object_server: Server) -> None:
+    async with daemon(folder, object_server) as cache:
         image = cache.house.image("library/debian", LAYER)
         cold = await cache.pull_and_keep(image, image.layers[0])
         assert (cold.status, cold.body == LAYER) == (200, True)
@@ -118,8 +115,8 @@ async def test_blob_is_pulled_through_and_kept_in_the_bucket(folder: Path, seawe
         assert cache.house.asked("blob") == asked
 
 
-async def test_head_and_ranges_are_answered_as_from_a_disk(folder: Path, seaweed_server: Seaweed) -> None:
-    async with daemon(folder, seaweed_server) as cache:
+async def test_head_and_ranges_are_answered_as_from_a_disk(folder: Path, object_server: Server) -> None:
+    async with daemon(folder, object_server) as cache:
         image = cache.house.image("library/debian", LAYER)
         path = image.blob_path(image.layers[0])
         await cache.pull_and_keep(image, image.layers[0])
@@ -136,8 +133,8 @@ async def test_head_and_ranges_are_answered_as_from_a_disk(folder: Path, seaweed
         assert LAYER[:10] in several.body
 
 
-async def test_listed_clients_are_redirected_to_what_is_stored(folder: Path, seaweed_server: Seaweed) -> None:
-    async with daemon(folder, seaweed_server, '"127.0.0.0/8"') as cache:
+async def test_listed_clients_are_redirected_to_what_is_stored(folder: Path, object_server: Server) -> None:
+    async with daemon(folder, object_server, '"127.0.0.0/8"') as cache:
         image = cache.house.image("library/debian", LAYER)
         path = image.blob_path(image.layers[0])
         cold = await cache.pull_and_keep(image, image.layers[0])
@@ -150,10 +147,8 @@ async def test_listed_clients_are_redirected_to_what_is_stored(folder: Path, sea
             assert await trio.to_thread.run_sync(fetch, sent.headers["location"], headers) == body
 
 
-async def test_what_the_store_cannot_answer_is_never_redirected(
-    folder: Path, seaweed_server: Seaweed
-) -> None:
-    async with daemon(folder, seaweed_server, '"127.0.0.0/8"') as cache:
+async def test_what_the_store_cannot_answer_is_never_redirected(folder: Path, object_server: Server) -> None:
+    async with daemon(folder, object_server, '"127.0.0.0/8"') as cache:
         image = cache.house.image("library/debian", LAYER)
         path = image.blob_path(image.layers[0])
         await cache.pull_and_keep(image, image.layers[0])
@@ -166,8 +161,8 @@ async def test_what_the_store_cannot_answer_is_never_redirected(
         assert (await cache.ask(path, if_none_match=f'"{image.layers[0]}"')).status == 304
 
 
-async def test_redirects_of_one_address_are_made_once(folder: Path, seaweed_server: Seaweed) -> None:
-    async with daemon(folder, seaweed_server, '"127.0.0.0/8"') as cache:
+async def test_redirects_of_one_address_are_made_once(folder: Path, object_server: Server) -> None:
+    async with daemon(folder, object_server, '"127.0.0.0/8"') as cache:
         image = cache.house.image("library/debian", LAYER)
         await cache.pull_and_keep(image, image.layers[0])
         first, second = [await cache.ask(image.blob_path(image.layers[0])) for _ in range(2)]
@@ -177,8 +172,8 @@ async def test_redirects_of_one_address_are_made_once(folder: Path, seaweed_serv
         assert (first.status, second.status, second.body) == (307, 307, b"")
 
 
-async def test_clients_that_are_not_listed_get_the_bytes(folder: Path, seaweed_server: Seaweed) -> None:
-    async with daemon(folder, seaweed_server, '"10.0.0.0/8"') as cache:
+async def test_clients_that_are_not_listed_get_the_bytes(folder: Path, object_server: Server) -> None:
+    async with daemon(folder, object_server, '"10.0.0.0/8"') as cache:
         image = cache.house.image("library/debian", LAYER)
         await cache.pull_and_keep(image, image.layers[0])
         warm = await cache.ask(image.blob_path(image.layers[0]))
@@ -187,9 +182,9 @@ async def test_clients_that_are_not_listed_get_the_bytes(folder: Path, seaweed_s
 
 @pytest.mark.parametrize("redirect", ["", '"127.0.0.0/8"'])
 async def test_object_that_vanished_is_fetched_and_stored_again(
-    folder: Path, seaweed_server: Seaweed, redirect: str
+    folder: Path, object_server: Server, redirect: str
 ) -> None:
-    async with daemon(folder, seaweed_server, redirect) as cache:
+    async with daemon(folder, object_server, redirect) as cache:
         image = cache.house.image("library/debian", LAYER)
         await cache.pull_and_keep(image, image.layers[0])
         (key,) = cache.stored(image.layers[0])
@@ -200,8 +195,8 @@ async def test_object_that_vanished_is_fetched_and_stored_again(
         assert other != key
 
 
-async def test_budget_holds_for_a_bucket(folder: Path, seaweed_server: Seaweed) -> None:
-    async with daemon(folder, seaweed_server, cache=f'budget = "{2 * SIZE + (1 << 20)}B"') as cache:
+async def test_budget_holds_for_a_bucket(folder: Path, object_server: Server) -> None:
+    async with daemon(folder, object_server, cache=f'budget = "{2 * SIZE + (1 << 20)}B"') as cache:
         layers = [random.Random(seed).randbytes(SIZE) for seed in range(4)]
         image = cache.house.image("library/debian", *layers)
         for digest in image.layers:
@@ -215,12 +210,12 @@ async def test_budget_holds_for_a_bucket(folder: Path, seaweed_server: Seaweed) 
 
 
 async def test_store_that_fails_while_running_is_gone_around(
-    folder: Path, seaweed_server: Seaweed, monkeypatch: pytest.MonkeyPatch
+    folder: Path, object_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
         raise StoreUnreachable("down")
 
-    async with daemon(folder, seaweed_server) as cache:
+    async with daemon(folder, object_server) as cache:
         image = cache.house.image("library/debian", LAYER, b"a small one")
         await cache.pull_and_keep(image, image.layers[0])
         for name in ("get", "put", "size"):
@@ -230,16 +225,27 @@ async def test_store_that_fails_while_running_is_gone_around(
             assert (heard.status, heard.body == image.blobs[digest]) == (200, True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("seaweed", "s3://test-blobs/refused did not take probe/.*403 Forbidden SignatureDoesNotMatch"),
+        pytest.param(
+            "azurite",
+            "az://test-blobs/refused did not take probe/.*403 Forbidden AuthorizationFailure",
+            marks=pytest.mark.azurite,
+        ),
+    ],
+)
 async def test_store_that_refuses_us_is_one_clear_line_and_no_daemon(
-    folder: Path, seaweed_server: Seaweed
+    folder: Path, request: pytest.FixtureRequest, kind: str, said: str
 ) -> None:
-    async with hosts(folder, storage=storage(seaweed_server, folder, "refused")) as house:
-        ini = folder / "s3.ini"
-        ini.write_text(ini.read_text().replace(SECRET_KEY, "another"))
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    async with hosts(folder, storage=storage(server, folder, "refused")) as house:
+        ini = folder / "keys.ini"
+        ini.write_text(ini.read_text().replace(SECRET_KEY, "another").replace(KEY, WRONG_KEY))
         with pytest.raises((StoreUnreachable, ExceptionGroup)) as caught:
             await main(config.load(house.file), trio.Event())
-        assert "s3://test-blobs/refused did not take probe/" in _line(caught.value)
-        assert "403 Forbidden SignatureDoesNotMatch" in _line(caught.value)
+        assert re.search(said, _line(caught.value))
 
 
 async def test_missing_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,9 +275,9 @@ def _line(error: BaseException) -> str:
 
 
 async def test_an_object_that_rotted_is_found_by_a_scrub_and_fetched_anew(
-    folder: Path, seaweed_server: Seaweed
+    folder: Path, object_server: Server
 ) -> None:
-    async with daemon(folder, seaweed_server, cache='scrub = { rate = "1GiB" }\nparallel = "never"') as c:
+    async with daemon(folder, object_server, cache='scrub = { rate = "1GiB" }\nparallel = "never"') as c:
         image = c.house.image("library/layered", LAYER)
         (layer,) = image.layers
         await c.pull_and_keep(image, layer)

@@ -38,14 +38,23 @@ def _seaweedfs(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Co
     return open_objects(bucket, request.getfixturevalue("tmp_path") / "content")
 
 
+def _azurite(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Content]:
+    bucket = request.getfixturevalue("azurite_server").connect()
+    return open_objects(bucket, request.getfixturevalue("tmp_path") / "content")
+
+
 CONTENTS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Content]]] = {
+    "azurite": _azurite,
     "disk": _disk,
     "seaweedfs": _seaweedfs,
 }
 DATABASES: dict[str, Callable[[pytest.FixtureRequest], Opened]] = {"sqlite": _sqlite, "postgres": _postgres}
 
 
-@pytest.fixture(params=sorted(CONTENTS))
+MARKS = {"azurite": pytest.mark.azurite}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in sorted(CONTENTS)])
 def opened_content(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Content]:
     return CONTENTS[request.param](request)
 

@@ -12,6 +12,7 @@ from obstore.store import MemoryStore
 from cacheproxy.store.bucket import Bucket, Piece
 from cacheproxy.store.errors import StoreUnreachable
 from cacheproxy.store.probe import CONTENT, LEFT, prove, prove_list
+from tests.azure import Azurite
 from tests.seaweed import Seaweed
 
 
@@ -118,8 +119,10 @@ def _refuse(server: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
-def test_seaweedfs_can_do_all_of_it(seaweed_server: Seaweed) -> None:
-    prove(seaweed_server.connect(), presigned=True)
+def test_real_store_can_do_all_of_it(object_server: Seaweed | Azurite) -> None:
+    bucket = object_server.connect()
+    prove(bucket, presigned=True)
+    prove_list(bucket)
 
 
 class Unlisted(Bucket):
