@@ -90,7 +90,11 @@ def test_a_value_is_read(kind: str, value: str, meaning: object) -> None:
         ("Origin", "https://r.example/a%2fb", "has a path that is none"),
         ("Origin", "https://r.example?x=1", "ends with its path"),
         ("Origin", "https://r.example/a#x", "ends with its path"),
-        ("Endpoint", "https://store.example/a?sig=x", "ends after its path; take out what begins with ? or #"),
+        (
+            "Endpoint",
+            "https://store.example/a?sig=x",
+            "ends after its path; take out what begins with ? or #",
+        ),
         ("ExternalURL", "https://cache.example/registry", "ends after the host and port"),
         ("Origin", "https://us:hunter2@r.example", "holds credentials"),
         ("Origin", "https://", "names no host"),
