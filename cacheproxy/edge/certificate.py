@@ -45,11 +45,17 @@ class Certificate:
     """What is shown now. `context` is for a connection that begins; running ones keep theirs."""
 
     def __init__(
-        self, chain: Path, read_key: ReadKey, key_file: Path | None, clock: Callable[[], float]
+        self,
+        chain: Path,
+        read_key: ReadKey,
+        key_file: Path | None,
+        clock: Callable[[], float],
+        client_ca: Path | None,
     ) -> None:
         self._chain = chain
         self._read_key = read_key
-        self._files = (chain,) if key_file is None else (chain, key_file)
+        self._client_ca = client_ca
+        self._files = [path for path in (chain, key_file, client_ca) if path is not None]
         self._clock = clock
         self._seen: Sequence[object] = ()
         self._shown: _Shown
@@ -61,9 +67,12 @@ class Certificate:
         read_key: ReadKey,
         key_file: Path | None = None,
         clock: Callable[[], float] = time.time,
+        client_ca: Path | None = None,
     ) -> Certificate:
-        """`chain`: PEM, ours first. `key_file` is only watched. Raises CertificateError."""
-        certificate = cls(chain, read_key, key_file, clock)
+        """`chain`: PEM, ours first. `key_file` is only watched. `client_ca`: PEM, the authorities of clients'
+        certificates; None: none is asked for. Raises CertificateError.
+        """
+        certificate = cls(chain, read_key, key_file, clock, client_ca)
         await certificate._renew()
         return certificate
 
@@ -99,7 +108,7 @@ class Certificate:
     async def _renew(self) -> None:
         self._seen = await trio.to_thread.run_sync(self._look)  # before reading: a later change is seen
         key = await self._read_key()
-        self._shown = await trio.to_thread.run_sync(_load, self._chain, key)
+        self._shown = await trio.to_thread.run_sync(_load, self._chain, key, self._client_ca)
 
     def announce(self) -> None:
         """In the log and in the metrics: this is what clients are shown from now on."""
@@ -132,17 +141,14 @@ def _state(path: Path) -> object:
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
-def _load(chain: Path, key: bytes) -> _Shown:
+def _load(chain: Path, key: bytes, client_ca: Path | None) -> _Shown:
     """Raises CertificateError."""
-    try:
-        pem = chain.read_bytes()
-    except OSError as error:
-        raise CertificateError(f"{chain}: {error.strerror}") from error
-    if b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise CertificateError(f"{chain}: holds no certificate in PEM")
+    pem = _read(chain)
     if b"PRIVATE KEY-----" not in key + pem:
         raise CertificateError(f"{chain}: its key is not in PEM")
     context = server_context()
+    if client_ca is not None:
+        _ask_clients(context, client_ca)
     try:
         _show(context, chain, pem + b"\n" + key)
         return _Shown(context, *_validity(context, pem))
@@ -153,13 +159,38 @@ def _load(chain: Path, key: bytes) -> _Shown:
         raise CertificateError(f"{chain}: {why}") from error
 
 
+def _read(file: Path) -> bytes:
+    """PEM with a certificate in it, whole or not. Raises CertificateError."""
+    try:
+        pem = file.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{file}: {error.strerror}") from error
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        raise CertificateError(f"{file}: holds no certificate in PEM")
+    return pem
+
+
+def _ask_clients(context: ssl.SSLContext, client_ca: Path) -> None:
+    """Who has no certificate goes on without; one that none of these authorities made ends the handshake."""
+    pem = _read(client_ca)
+    try:
+        context.load_verify_locations(cadata=pem.decode("ascii", "replace"))
+    except ssl.SSLError as error:
+        raise CertificateError(f"{client_ca}: its certificates are damaged") from error
+    if not context.cert_store_stats()["x509_ca"]:
+        raise CertificateError(f"{client_ca}: none of its certificates is an authority's")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # Who is listed is trusted, whoever signed it: an intermediate authority stands for itself.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
 def _reason(error: ssl.SSLError) -> str:
     """OpenSSL's name for it; the module has none for what the parser of PEM says."""
     return error.reason or ("PEM_LIB" if "PEM lib" in str(error) else "")
 
 
 def server_context() -> ssl.SSLContext:
-    """TLS 1.2 and up, HTTP/1.1, no client certificates; without a certificate of our own yet.
+    """TLS 1.2 and up, HTTP/1.1, no client certificates yet, nor one of our own.
 
     The client's order of ciphers counts: all of them are good, and it knows which its processor does fast.
     """

@@ -57,6 +57,8 @@ class Connection:
         if words is not None:
             self._refuse(Refusal(400, words), b"")
             return True
+        if wire.certificate is not None:
+            self._peer = Peer(self._neighbour, wire.scheme, certificate=wire.certificate)
         while True:
             data = data or await wire.recv()
             if not data:

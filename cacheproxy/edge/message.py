@@ -14,6 +14,20 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """What a client showed in its TLS handshake, proven by an authority that the configuration names."""
+
+    fingerprint: str
+    """SHA-256 over all of it, in hex: the same for the same certificate only."""
+    subject: str
+    """As openssl writes it, "O=Example, CN=build-7": for people."""
+    names: tuple[tuple[str, str], ...]
+    """CN, O and OU of the subject; DNS, URI and email of the alternative names: all that there are."""
+    until: float
+    """When it expires, as time.time(): a connection may last longer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """Who asks, after X-Forwarded-* of listed proxies was taken into account."""
 
@@ -24,6 +38,8 @@ class Peer:
     forwarded_by_stranger: bool = False
     """X-Forwarded-* or Forwarded came from a peer that is not listed, or from a listed one that does not say
     for whom it asks: the address says nothing about the client."""
+    certificate: ClientCertificate | None = None
+    """Of the connection; None where somebody else's request came over it."""
 
 
 async def no_bytes() -> bytes:

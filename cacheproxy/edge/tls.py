@@ -16,7 +16,7 @@ from typing import ClassVar
 import structlog
 import trio
 
-from cacheproxy.edge import metrics
+from cacheproxy.edge import clientcertificate, metrics
 from cacheproxy.edge.limits import Limits
 from cacheproxy.edge.wire import GULP, READ, ClientGone, Phase, Wire
 
@@ -57,6 +57,14 @@ def _after(pieces: list[bytes | memoryview], count: int) -> list[bytes | memoryv
     return []
 
 
+def _note(error: ssl.SSLError) -> None:
+    """A client certificate that is not taken is told to the operator: the client hears one word, an alert."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        log.info("client certificate refused", reason=error.verify_message)
+    else:
+        log.debug("TLS handshake failed", error=str(error))
+
+
 class TLSWire(Wire):
     """A wire whose bytes are encrypted. Its accounts are of plaintext, but for what `through` measures."""
 
@@ -94,9 +102,12 @@ class TLSWire(Wire):
             await self._shake_hands()
         except ssl.SSLError as error:
             metrics.HANDSHAKES_FAILED.inc()
-            log.debug("TLS handshake failed", error=str(error))
+            _note(error)
             self._try_to_flush()  # the alert that says why
+            # In TLS 1.3 the client has asked already: closing on that would reset the alert away.
+            await Wire.linger(self, limits.linger)
             raise ClientGone from error
+        self.certificate = clientcertificate.shown(self._tls)
         self.expect(Phase.HEADER, trio.current_time() + limits.header)
         return None
 

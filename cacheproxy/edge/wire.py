@@ -18,6 +18,7 @@ from typing import ClassVar
 import trio
 
 from cacheproxy.edge.limits import Limits
+from cacheproxy.edge.message import ClientCertificate
 
 READ = 16 * 1024
 """One read never takes more than the largest head."""
@@ -77,7 +78,7 @@ class Wire:
             "phase",
             "received",
         ),
-        *("reset", "scope", "sent", "sock", "verdict"),
+        *("certificate", "reset", "scope", "sent", "sock", "verdict"),
     )
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
@@ -100,6 +101,8 @@ class Wire:
         self._paused: tuple[Phase, float] | None = None
         """The phase that was left for the time being, and when."""
         self.verdict: Verdict | None = None
+        self.certificate: ClientCertificate | None = None
+        """What the client showed in its handshake."""
         self.reset = False
         """Close with a reset: what was promised in this answer's head will not come."""
 
