@@ -130,7 +130,8 @@ async def main(
             config = new
 
         operators = OperatorDoor(readiness.checks(stores.database, stores.records, stores.content))
-        await background.start(stores.database.watch, lasting.ready)
+        remembered = hosting.Remembered(lasting.ready, lasting.hosted.grants)
+        await background.start(stores.database.watch, remembered)
         background.start_soon(entrance.watch)
         reload = Reload(config, apply)
 

@@ -17,6 +17,7 @@ from cacheproxy.commands.du import du
 from cacheproxy.commands.explain import explain
 from cacheproxy.commands.fsck import fsck
 from cacheproxy.commands.gc import gc
+from cacheproxy.commands.grant import explain_access, grant
 from cacheproxy.commands.pins import pin, unpin
 from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
@@ -45,7 +46,7 @@ def main(context: click.Context) -> None:
 
 COMMANDS = (
     *(check_config, status, explain, du, repository, purge, pin, unpin, prefetch),
-    *(scrub, client_config, doctor, fsck, gc, account),
+    *(scrub, client_config, doctor, fsck, gc, account, grant, explain_access),
 )
 for command in COMMANDS:
     main.add_command(command)

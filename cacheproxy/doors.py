@@ -128,7 +128,7 @@ class Doors(NamedTuple):
         routes = wiring.routes(config)
         hosts = lasting.hosted
         hosted = hosting.hosted(config, stores, hosts.push, lasting.quarantine, lasting.ready, routes, clock)
-        callers, tokens = hosting.entry(config, accounts, hosts.keys, routes, clock)
+        callers, tokens = hosting.entry(config, accounts, hosts, routes, clock)
         clients = Door(routes, callers, distribution, hosted, lasting.ready, lasting.via, tokens=tokens)
         watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
         keep, survey = wiring.keep(config.upstreams), Survey(stores.database)
@@ -136,7 +136,7 @@ class Doors(NamedTuple):
         purge = Purge(Removal(stores.database), lasting.eviction.trash, listings, fills, background, clock)
         prefetch = Prefetch(manifests, blobs, fills, background, before)
         pins, scrub, quarantine = Pins(records), lasting.scrub, lasting.quarantine
-        keeping = hosting.keeping(config, stores, lasting.ready, routes, clock)
+        keeping = hosting.keeping(config, stores, hosts, accounts, lasting.ready, routes, clock)
         commands = AdminDoor(
             *(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine),
             *(hosts.collector, hosts.issued, keeping),

@@ -17,12 +17,13 @@ from cacheproxy.api.answers import BlobAnswers
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.credentials import Credentials
 from cacheproxy.api.dispatch import TokenAnswers
+from cacheproxy.api.granting import Granting
 from cacheproxy.api.hosting import Hosted
 from cacheproxy.api.keeping import Keeping
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.api.uploads import Uploads
 from cacheproxy.core.errors import OCIError
-from cacheproxy.core.rights import Right, Rule, Rules
+from cacheproxy.core.rights import Right, Rule
 from cacheproxy.core.routing import Bare, Routes
 from cacheproxy.core.settings import Settings
 from cacheproxy.core.templates import Birth, Template, Templates
@@ -31,6 +32,7 @@ from cacheproxy.registry import htpasswd
 from cacheproxy.registry.accounts import Account, Accounts
 from cacheproxy.registry.blobs import Address
 from cacheproxy.registry.collection import Collector
+from cacheproxy.registry.grants import Grants, Standing
 from cacheproxy.registry.hosting import Hosting
 from cacheproxy.registry.issued import Issued
 from cacheproxy.registry.keys import SigningKeys
@@ -43,6 +45,7 @@ from cacheproxy.store.accounts import AccountRows
 from cacheproxy.store.collection import Collection
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
+from cacheproxy.store.grants import GrantRows
 from cacheproxy.store.hosted import Hosted as HostedRows
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
@@ -71,16 +74,19 @@ class Lasting:
     push: Push
     keys: SigningKeys
     issued: Issued
+    grants: Grants
     collector: Collector
 
     @classmethod
     def of(cls, stores: Stores, space: Space, ready: ReadyAnswers, clock: Callable[[], float]) -> Lasting:
         """Raises OSError."""
         database, records, node = stores.database, stores.records, secrets.token_hex(8)
+        grants = Grants(GrantRows(database), clock)
         return cls(
             Push(Pushing(database), UploadFiles(stores.content.root), stores.content, clock),
             SigningKeys(TokenRows(database), clock),
-            Issued(AccountRows(database), clock),
+            Issued(AccountRows(database), clock, grants.changed),
+            grants,
             Collector(Collection(database), records, space, ready.clear, clock, node),
         )
 
@@ -89,7 +95,30 @@ class Lasting:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.push.expire)
             nursery.start_soon(self.keys.run)
+            nursery.start_soon(self.issued.run)
+            nursery.start_soon(self.grants.run)
             nursery.start_soon(self.collector.run)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """All that is kept in memory of the rows (store.database.Memory)."""
+
+    ready: ReadyAnswers
+    grants: Grants
+
+    def clear(self) -> None:
+        self.ready.clear()
+
+    def doubt(self) -> None:
+        self.grants.heard()
+
+    def trust(self) -> None:
+        self.ready.trust()
+        self.grants.heard()
+
+    def distrust(self) -> None:
+        self.ready.distrust()
 
 
 def anybody(config: c.Config) -> bool:
@@ -101,6 +130,7 @@ async def accounts(config: c.Config, lasting: Lasting) -> Accounts:
     """With keys for their tokens. Raises StoreError, and CannotStart for a secret that cannot be read."""
     if anybody(config):
         await lasting.keys.look()
+        await lasting.grants.look()
     declared = [await _account(account) for account in config.accounts]
     if config.access.htpasswd is None:
         return Accounts(declared, issued=lasting.issued)
@@ -109,7 +139,7 @@ async def accounts(config: c.Config, lasting: Lasting) -> Accounts:
         if account.name in hashes:
             said = f"the account {account.name} is also in {config.access.htpasswd}; keep one of the two"
             raise wiring.CannotStart(said)
-    return Accounts(declared, Passwords(hashes, time.time), lasting.issued)
+    return Accounts(declared, Passwords(hashes, time.monotonic), lasting.issued)
 
 
 async def passwords(file: Path) -> Mapping[str, bytes]:
@@ -134,34 +164,37 @@ async def _account(account: c.Account) -> Account:
 
 
 def entry(
-    config: c.Config, known: Accounts, keys: SigningKeys, routes: Routes, clock: Callable[[], float]
+    config: c.Config, known: Accounts, lasting: Lasting, routes: Routes, clock: Callable[[], float]
 ) -> tuple[Callers, TokenAnswers | None]:
     """Who comes in, and where they get their tokens; None: nobody has a name."""
     access, external = wiring.access(config.access), config.server.external_url.rstrip("/")
     if not anybody(config):
-        return Callers(access, rules(config.grants), None, external, clock), None
+        return Callers(access, Standing(rules(config)), None, external, clock), None
     # A cache without accounts does without their memory.
     from cacheproxy.api.tokens import TokenServer
     from cacheproxy.registry.refresh import RefreshTokens
     from cacheproxy.registry.tokens import Tokens
 
-    tokens = Tokens(keys, config.access.token.seconds, clock)
-    refresh = RefreshTokens(keys.rows, known, config.access.token.refresh, clock)
+    tokens = Tokens(lasting.keys, config.access.token.seconds, clock)
+    refresh = RefreshTokens(lasting.keys.rows, known, config.access.token.refresh, clock)
     credentials = Credentials(known, tokens)
-    callers = Callers(access, rules(config.grants), credentials, external, clock)
+    standing = Standing(rules(config), lasting.grants)
+    callers = Callers(access, standing, credentials, external, clock)
     return callers, TokenServer(tokens, refresh, credentials, callers, routes)
 
 
-def rules(grants: Sequence[c.Grant]) -> Rules:
-    return Rules(
+def rules(config: c.Config) -> Sequence[Rule]:
+    return [
         Rule(
             frozenset(grant.to),
             frozenset(map(Right, grant.allow or grant.deny)),
             grant.repositories,
             bool(grant.deny),
+            grant.networks,
+            place,
         )
-        for grant in grants
-    )
+        for grant, place in zip(config.grants, config.grants_at, strict=True)
+    ]
 
 
 def templates(config: c.Config) -> Templates:
@@ -192,10 +225,18 @@ def repositories(
 
 
 def keeping(
-    config: c.Config, stores: Stores, ready: ReadyAnswers, routes: Routes, clock: Callable[[], float]
+    config: c.Config,
+    stores: Stores,
+    lasting: Lasting,
+    known: Accounts,
+    ready: ReadyAnswers,
+    routes: Routes,
+    clock: Callable[[], float],
 ) -> Mapping[tuple[str, str], Callable[[Request], Awaitable[Any]]]:
-    """What the admin socket does with hosted repositories, by method and path."""
-    return Keeping(routes, repositories(config, stores, ready, clock)).handlers()
+    """What the admin socket does with hosted repositories, and with rights in them, by method and path."""
+    access, named = wiring.access(config.access), anybody(config)
+    granting = Granting(rules(config), lasting.grants, known, access, routes, named=named)
+    return {**Keeping(routes, repositories(config, stores, ready, clock)).handlers(), **granting.handlers()}
 
 
 def hosted(

@@ -32,8 +32,11 @@ class Caller:
         rules: Rules,
         scope: Scope | None = None,
         until: float = math.inf,
+        unbound: int = 0,
     ) -> None:
-        """`mask`: the access class of its network. `until`: wall clock; then it has to prove itself anew."""
+        """`mask`: the access class of its network; `unbound`: the rules' one. `until`: wall clock; then its
+        token ends.
+        """
         self.principal = principal
         self.name = ANONYMOUS if principal is None else principal.name
         self.scoped = scope is not None
@@ -41,6 +44,7 @@ class Caller:
         self._mask = mask
         self._access = access
         self._rules = rules
+        self._unbound = unbound
         self._scope = scope
         self._known: dict[str, frozenset[Right]] = {}
 
@@ -55,10 +59,10 @@ class Caller:
 
     def anything(self) -> bool:
         """Whether it may do anything at all: the answer to a ping."""
-        return self._access.anything(self._mask) or self._rules.anything(self.principal)
+        return self._access.anything(self._mask) or self._rules.anything(self.principal, self._unbound)
 
     def _rights(self, repository: str) -> frozenset[Right]:
-        rights = self._rules.rights(self.principal, repository)
+        rights = self._rules.rights(self.principal, repository, self._unbound)
         if self._scope is not None:
             rights &= self._scope.get(repository, NONE) | self._scope.get(EVERYWHERE, NONE)
         # What a network may do needs no token, and no token takes it away.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cacheproxy.api.caller import Caller, Scope
 from cacheproxy.core.access import Access
@@ -30,7 +32,7 @@ class Identity:
     """None: a token for who gives no name."""
     scope: Scope | None = None
     """None: all that the principal may."""
-    until: float = 0.0
+    until: float = math.inf
     """Wall clock: when a token ends."""
 
 
@@ -40,32 +42,63 @@ class Authenticator(Protocol):
         ...
 
 
+class Standing(Protocol):
+    """Who may do what now."""
+
+    @property
+    def era(self) -> int:
+        """Another one whenever an account, or what somebody may do, has changed."""
+        ...
+
+    @property
+    def rules(self) -> Rules: ...
+
+
+class Network(NamedTuple):
+    """What is known of who comes from one."""
+
+    mask: int
+    """Of what it may pull without a name."""
+    unbound: int
+    """Of the rules that do not hold there."""
+
+
 class Callers:
     def __init__(
         self,
         access: Access,
-        rules: Rules,
+        standing: Standing,
         authenticator: Authenticator | None,
         external_url: str,
         clock: Callable[[], float],
+        ages: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`authenticator` None: there are no accounts, and credentials are not looked at."""
+        """`authenticator` None: there are no accounts, and credentials are not looked at.
+
+        `clock` is the wall's, which says when a token ends; `ages` is one that nobody sets back.
+        """
         self._access = access
-        self._rules = rules
+        self._standing = standing
+        self._era = standing.era
         self._authenticator = authenticator
         self._external_url = external_url
         self._clock = clock
-        self._by_address: dict[Address | None, tuple[int, Caller]] = {}
-        self._by_credentials: dict[tuple[str, int], Caller] = {}
+        self._ages = ages
+        self._by_address: dict[Address | None, tuple[Network, Caller]] = {}
+        self._by_credentials: dict[tuple[str, Network], tuple[Caller, float]] = {}
+        """With the age until which each is believed."""
 
     def known(self, headers: Mapping[str, str], peer: Peer) -> Caller | None:
         """The caller, if nothing has to be looked up for it."""
-        mask, anonymous = self._of_network(peer)
+        network, anonymous = self._of_network(peer)
         authorization = headers.get("authorization")
         if authorization is None or self._authenticator is None:
             return anonymous
-        caller = self._by_credentials.get((authorization, mask))
-        return caller if caller is not None and self._clock() < caller.until else None
+        known = self._by_credentials.get((authorization, network))
+        if known is None:
+            return None
+        caller, believed = known
+        return caller if self._ages() < believed and self._clock() < caller.until else None
 
     async def identify(self, request: Request) -> Caller:
         """Raises OCIError 401 for credentials that prove nothing."""
@@ -74,23 +107,23 @@ class Callers:
             return caller
         assert self._authenticator is not None
         authorization = request.headers["authorization"]
+        era = self._standing.era
         identity = await self._authenticator.identify(authorization, request.peer.address)
         if identity is None:
             raise self._unauthorized(request, "the credentials are not valid (any more)", "invalid_token")
-        mask, _ = self._of_network(request.peer)
-        until = self._clock() + TRUSTED_FOR
-        if identity.until:
-            until = min(until, identity.until)
-        caller = Caller(identity.principal, mask, self._access, self._rules, identity.scope, until)
+        network, _ = self._of_network(request.peer)
+        caller = self._caller(identity.principal, network, identity.scope, identity.until)
+        if era != self._standing.era:
+            return caller  # for this one request: what was looked up may be another by now
         if len(self._by_credentials) >= REMEMBERED:
             self._by_credentials.clear()
-        self._by_credentials[authorization, mask] = caller
+        self._by_credentials[authorization, network] = caller, self._ages() + TRUSTED_FOR
         return caller
 
     def of(self, peer: Peer, principal: Principal | None) -> Caller:
         """Who just proved its name, or gives none, for one request."""
-        mask, anonymous = self._of_network(peer)
-        return anonymous if principal is None else Caller(principal, mask, self._access, self._rules)
+        network, anonymous = self._of_network(peer)
+        return anonymous if principal is None else self._caller(principal, network)
 
     def refusal(
         self, request: Request, caller: Caller, right: Right | None, repository: str | None
@@ -124,15 +157,32 @@ class Callers:
         told = ",".join(f'{name}="{value}"' for name, value in fields.items() if value)
         return OCIError("UNAUTHORIZED", said, headers=(("WWW-Authenticate", f"Bearer {told}"),))
 
-    def _of_network(self, peer: Peer) -> tuple[int, Caller]:
+    def _caller(
+        self,
+        principal: Principal | None,
+        network: Network,
+        scope: Scope | None = None,
+        until: float = math.inf,
+    ) -> Caller:
+        mask, unbound = network
+        return Caller(principal, mask, self._access, self._standing.rules, scope, until, unbound)
+
+    def _of_network(self, peer: Peer) -> tuple[Network, Caller]:
+        if self._era != self._standing.era:
+            self._era = self._standing.era
+            self._by_address.clear()
+            self._by_credentials.clear()
         if peer.forwarded_by_stranger:
-            return 0, Caller(None, 0, self._access, self._rules)
+            nowhere = Network(0, self._standing.rules.classify(None, anywhere=True))
+            return nowhere, self._caller(None, nowhere)
         known = self._by_address.get(peer.address)
         if known is None:
             if len(self._by_address) >= REMEMBERED:
                 self._by_address.clear()
-            mask = self._access.classify(peer.address)
-            known = mask, Caller(None, mask, self._access, self._rules)
+            network = Network(
+                self._access.classify(peer.address), self._standing.rules.classify(peer.address)
+            )
+            known = network, self._caller(None, network)
             self._by_address[peer.address] = known
         return known
 

@@ -1,4 +1,4 @@
-"""The token server: GET and POST /token, as docker's clients ask (distribution, "Token Authentication")."""
+"""The token server: /token, as docker's clients ask (distribution, "Token Authentication")."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class TokenServer:
             raise unauthorized("nothing here is for everybody: log in")
         granted = self._granted(asked, caller)
         text, token = self._tokens.issue(None if principal is None else principal.name, granted)
-        if principal is None or not asked.offline:
+        # Nobody hears a refresh token that HEAD would make.
+        if principal is None or not asked.offline or request.method == "HEAD":
             return _answer(text, token)
         return _answer(text, token, asked.refresh or await self._refresh.give(principal))
 
@@ -114,11 +115,11 @@ async def _asked(request: Request) -> Asked:
     login = None if said is None else parse_basic(said)
     if said is not None and login is None:
         raise unauthorized("only a name and a password (Basic) get a token here")
-    if request.method == "GET":
+    if request.method in ("GET", "HEAD"):
         query = parse_query(request.query)
         return _put_together(query, request, login, None, first(query, "offline_token") == "true")
     if request.method != "POST":
-        allow = ("Allow", "GET, POST")
+        allow = ("Allow", "GET, HEAD, POST")
         raise OCIError("UNSUPPORTED", "a token is asked for by GET or POST", headers=(allow,))
     form = _form(await request.read_body(MAX_FORM))
     login, refresh = _granting(form)

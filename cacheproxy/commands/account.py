@@ -64,5 +64,6 @@ def listed(load: Load, file: Path | None, machine: bool) -> None:
 
 
 def _row(known: dict[str, Any]) -> tuple[str, str, str, str]:
-    ends = "for ever" if known["expires"] is None else f"until {day(known['expires'])}"
+    said = "expired" if known["expired"] else "until"
+    ends = "for ever" if known["expires"] is None else f"{said} {day(known['expires'])}"
     return known["name"], " ".join(known["groups"]), f"since {day(known['created'])}", ends

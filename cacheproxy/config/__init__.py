@@ -79,6 +79,8 @@ class Config:
     accounts: tuple[Account, ...]
     grants: tuple[Grant, ...]
     templates: tuple[Template, ...]
+    grants_at: tuple[str, ...] = ()
+    """Where each of the grants stands: file and line."""
 
     @property
     def admin_socket(self) -> Path:
@@ -125,6 +127,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         tuple(account for _, account in accounts),
         tuple(grant for _, grant in grants),
         tuple(template for _, template in templates),
+        tuple(str(document.place(("grant", number))) for number, _ in grants),
     )
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cacheproxy.config.sections import Secret, Section, written
-from cacheproxy.config.values import PatternList, Size
+from cacheproxy.config.values import Network, PatternList, Size
 from cacheproxy.core import rights
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.name import parse_repository
 from cacheproxy.core.patterns import Patterns
-from cacheproxy.core.rights import ANONYMOUS
+from cacheproxy.core.rights import ANONYMOUS, WORD
 from cacheproxy.core.templates import ROOT
 
 NAME = f"^{rights.NAME}$"
 
 RightName = Literal["pull", "push", "delete", "list", "create", "admin"]
 """core.rights.Right, as it is written."""
-
-_WORD = re.compile(r"(?:user|group):[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}|\*")
 
 
 class Account(Section):
@@ -37,7 +34,7 @@ class Account(Section):
 def _word(text: str) -> str:
     if text == ANONYMOUS:
         raise ValueError("is nobody's name; who gives none is let in by access.anonymous_pull")
-    if _WORD.fullmatch(text) is None:
+    if WORD.fullmatch(text) is None:
         raise ValueError(
             'is nobody\'s name; write "user:NAME", "group:NAME", or "*" for everyone who has one'
         )
@@ -51,6 +48,8 @@ class Grant(Section):
     allow: tuple[RightName, ...] = ()
     deny: tuple[RightName, ...] = ()
     repositories: PatternList = Patterns(("**",))
+    networks: tuple[Network, ...] = ()
+    """From where it holds; none: from anywhere."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -30,12 +30,7 @@ class Access:
 
         None is a unix socket's peer: on this host, as a loopback address is.
         """
-        addresses = LOOPBACK if address is None else (_unmapped(address),)
-        return sum(
-            1 << i
-            for i, grant in enumerate(self._grants)
-            if any(address in network for network in grant.networks for address in addresses)
-        )
+        return sum(1 << i for i, grant in enumerate(self._grants) if within(address, grant.networks))
 
     def may_pull(self, mask: int, repository: str) -> bool:
         return any(
@@ -45,6 +40,12 @@ class Access:
     def anything(self, mask: int) -> bool:
         """Whether there is anything at all that the client may read: the answer to a ping."""
         return mask != 0
+
+
+def within(address: Address | None, networks: Iterable[Network]) -> bool:
+    """Whether a client there is in one of them. None is a unix socket's peer."""
+    addresses = LOOPBACK if address is None else (_unmapped(address),)
+    return any(address in network for network in networks for address in addresses)
 
 
 def _unmapped(address: Address) -> Address:

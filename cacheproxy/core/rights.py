@@ -1,16 +1,18 @@
 """Who may do what: rights, whom they are given to, and which one each request needs.
 
 A right is given to principals for repositories by a rule; a rule may also take away, and then no other gives.
-Who may pull without a name is in `access.py`.
+Who may pull without a name is in `access.py`, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from cacheproxy.core import operations as ops
+from cacheproxy.core.access import Address, Network, within
 from cacheproxy.core.patterns import Patterns
 
 
@@ -75,6 +77,10 @@ ANONYMOUS = "anonymous"
 """What a rule calls who gives no name; "*" is everyone who gives one."""
 
 
+WORD = re.compile(rf"(?:user|group):{NAME}|\*")
+"""What a rule may call those who have a name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     to: frozenset[str]
@@ -83,23 +89,44 @@ class Rule:
     repositories: Patterns
     """Of canonical names."""
     deny: bool = False
+    networks: tuple[Network, ...] = ()
+    """From where it holds; none: from anywhere."""
+    source: str = ""
+    """Where it is declared, for people."""
 
 
 class Rules:
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = tuple(rules)
+        self._bound = [(1 << i, rule) for i, rule in enumerate(self._rules) if rule.networks]
 
-    def rights(self, principal: Principal | None, repository: str) -> frozenset[Right]:
-        """What the principal (None: who gives no name) may do there, as far as the rules say."""
-        words = frozenset({ANONYMOUS}) if principal is None else principal.words
+    def classify(self, address: Address | None, *, anywhere: bool = False) -> int:
+        """Those rules of networks that do not hold for a client there, as a bit mask.
+
+        `anywhere`: nobody knows where it is. Then no network gives, and each one takes away.
+        """
+        if anywhere:
+            return sum(bit for bit, rule in self._bound if not rule.deny)
+        return sum(bit for bit, rule in self._bound if not within(address, rule.networks))
+
+    def matching(self, principal: Principal | None, repository: str, mask: int = 0) -> Iterator[Rule]:
+        """The rules that say something of the principal (None: who gives no name) there."""
+        return (rule for rule in self._naming(principal, mask) if rule.repositories.matches(repository))
+
+    def rights(self, principal: Principal | None, repository: str, mask: int = 0) -> frozenset[Right]:
+        """What it may do there, as far as the rules say; `mask` as `classify` says."""
         given: set[Right] = set()
         taken: set[Right] = set()
-        for rule in self._rules:
-            if not words.isdisjoint(rule.to) and rule.repositories.matches(repository):
-                (taken if rule.deny else given).update(rule.rights)
+        for rule in self.matching(principal, repository, mask):
+            (taken if rule.deny else given).update(rule.rights)
         return frozenset(given - taken)
 
-    def anything(self, principal: Principal | None) -> bool:
+    def anything(self, principal: Principal | None, mask: int = 0) -> bool:
         """Whether the principal may do anything anywhere: the answer to a ping."""
+        return any(not rule.deny for rule in self._naming(principal, mask))
+
+    def _naming(self, principal: Principal | None, mask: int) -> Iterator[Rule]:
         words = frozenset({ANONYMOUS}) if principal is None else principal.words
-        return any(not rule.deny and not words.isdisjoint(rule.to) for rule in self._rules)
+        for i, rule in enumerate(self._rules):
+            if not mask >> i & 1 and not words.isdisjoint(rule.to):
+                yield rule

@@ -8,11 +8,23 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import structlog
+import trio
+
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.rights import NAME
 from cacheproxy.store.accounts import AccountRow, AccountRows
+from cacheproxy.store.errors import StoreError
+
+log = structlog.get_logger()
 
 _NAME = re.compile(NAME)
+
+KEPT = 30 * 86400.0
+"""Seconds for which an account that is over is still listed, so that whoever wonders finds out why."""
+
+LOOK_EVERY = 3600.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +33,26 @@ class Listed:
     groups: tuple[str, ...]
     created: float
     expires: float | None
+    expired: bool
 
 
 class Issued:
-    def __init__(self, rows: AccountRows, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, rows: AccountRows, clock: Callable[[], float], changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`changed` is told that an account is not what it was."""
         self._rows = rows
         self._clock = clock
+        self._changed = changed
+
+    async def run(self) -> None:
+        """Forget accounts that are long over, again and again."""
+        while True:
+            try:
+                await self._rows.forget(self._clock() - KEPT)
+            except StoreError as error:
+                log.warning("expired accounts not looked through; again in an hour", error=str(error))
+            await trio.sleep(LOOK_EVERY)
 
     async def find(self, name: str) -> AccountRow | None:
         """The account; None: there is none (any more). Raises as Database.read."""
@@ -34,8 +60,11 @@ class Issued:
         return None if row is None or self._is_over(row) else row
 
     async def all(self) -> list[Listed]:
-        """Also those whose time is over."""
-        return [Listed(row.name, row.groups, row.created, row.expires) for row in await self._rows.all()]
+        """Also those whose time is over, for a while."""
+        return [
+            Listed(row.name, row.groups, row.created, row.expires, self._is_over(row))
+            for row in await self._rows.all()
+        ]
 
     async def add(self, name: str, groups: Sequence[str], seconds: float | None) -> str:
         """The secret of a new account, which is nowhere else. `seconds` None: it does not end.
@@ -58,6 +87,7 @@ class Issued:
         if not await self._rows.remove(name):
             said = f"there is no account {name} that a command made: see `cacheproxy account list`"
             raise OCIError("UNSUPPORTED", said, status=404)
+        self._changed()
 
     def _is_over(self, row: AccountRow) -> bool:
         return row.expires is not None and row.expires <= self._clock()

@@ -13,6 +13,7 @@ INSERT INTO account (name, hash, groups, created, expires) VALUES (:name, :hash,
 ON CONFLICT (name) DO NOTHING RETURNING name
 """
 REMOVE = "DELETE FROM account WHERE name = :name RETURNING name"
+FORGET = "DELETE FROM account WHERE expires < :before"
 FIND = "SELECT name, hash, groups, created, expires FROM account WHERE name = :name"
 ALL = "SELECT name, hash, groups, created, expires FROM account ORDER BY name"
 
@@ -41,6 +42,10 @@ class AccountRows:
     async def remove(self, name: str) -> bool:
         """False: there is none of that name."""
         return await self._database.write(lambda tx: tx.one(REMOVE, name=name)) is not None
+
+    async def forget(self, before: float) -> None:
+        """Remove those whose time was over before that."""
+        await self._database.write(lambda tx: tx.run(FORGET, before=before))
 
     async def find(self, name: str) -> AccountRow | None:
         row = await self._database.read(lambda tx: tx.one(FIND, name=name))

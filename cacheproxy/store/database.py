@@ -39,12 +39,16 @@ class Memory(Protocol):
         """Something changed."""
         ...
 
+    def doubt(self) -> None:
+        """An account, or what somebody may do, changed."""
+        ...
+
     def trust(self) -> None:
-        """From now on `clear` is called for every change."""
+        """From now on `clear` and `doubt` are called for every change."""
         ...
 
     def distrust(self) -> None:
-        """It is not called any more: keep nothing, look at the rows."""
+        """They are not called any more: keep nothing, look at the rows."""
         ...
 
 
@@ -72,7 +76,8 @@ class Database(Protocol):
     async def watch(
         self, memory: Memory, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Until cancelled, let `memory` know of what other daemons change: a tag moved, something forgotten.
+        """Until cancelled, let `memory` know of what other daemons change: a tag moved, something forgotten,
+        an account revoked.
 
         `started` once `memory` is right.
         """

@@ -265,6 +265,21 @@ _OUTBOX = (
     "CREATE INDEX outbox_held ON outbox (sink, due) WHERE dead IS NULL AND due > 0",
 )
 
+_GRANTS = (
+    # Made by command. principals, rights, repositories (patterns, in their order), networks: JSON lists.
+    """
+    CREATE TABLE access_grant (
+        id $identity,
+        principals TEXT NOT NULL,
+        rights TEXT NOT NULL,
+        deny $integer NOT NULL CHECK (deny IN (0, 1)),
+        repositories TEXT NOT NULL,
+        networks TEXT NOT NULL,
+        created $real NOT NULL
+    ) $table
+    """,
+)
+
 MIGRATIONS = (
     Migration(1, _CACHE),
     Migration(2, _EVICTION),
@@ -273,6 +288,7 @@ MIGRATIONS = (
     Migration(5, _HOSTING),
     Migration(6, _TOKENS),
     Migration(7, _OUTBOX),
+    Migration(8, _GRANTS),
 )
 
 

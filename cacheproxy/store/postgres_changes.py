@@ -1,7 +1,8 @@
 """What other daemons change in the rows, heard by LISTEN: what is kept in memory does not outlive it.
 
 The database itself notifies, by triggers: no write can forget to. Each transaction that moves a tag or takes
-a tag or an image away, or gives a hosted repository its name, notifies once, when it commits.
+a tag or an image away, or gives a hosted repository its name, notifies once, when it commits; so does each
+that changes an account, or a grant, by a word of its own.
 """
 
 from __future__ import annotations
@@ -30,12 +31,17 @@ the server is cut, what is kept in memory is believed for their sum at most."""
 _MARK = "cacheproxy_changed"
 """Of the channel, the function and the triggers."""
 
-_THERE = "SELECT 1 FROM pg_trigger WHERE tgrelid = 'repository'::regclass AND tgname = %s"
-"""The last one that came to be: where it is, all are."""
+_RIGHTS = "rights"
+"""What is said of a change to accounts or grants; nothing is said of all others."""
+
+_THERE = """
+SELECT count(*) FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+WHERE starts_with(tgname, %s) AND relnamespace = current_schema()::regnamespace
+"""
 
 _TRIGGERS = f"""
 CREATE OR REPLACE FUNCTION {_MARK}() RETURNS trigger LANGUAGE plpgsql AS
-    'BEGIN PERFORM pg_notify(''{_MARK}'', ''''); RETURN NULL; END';
+    'BEGIN PERFORM pg_notify(''{_MARK}'', coalesce(TG_ARGV[0], '''')); RETURN NULL; END';
 DROP TRIGGER IF EXISTS {_MARK} ON tag;
 DROP TRIGGER IF EXISTS {_MARK}_tag ON tag;
 DROP TRIGGER IF EXISTS {_MARK}_image ON image;
@@ -45,14 +51,20 @@ CREATE TRIGGER {_MARK}_tag AFTER DELETE ON tag FOR EACH ROW EXECUTE FUNCTION {_M
 CREATE TRIGGER {_MARK}_image AFTER DELETE ON image FOR EACH ROW EXECUTE FUNCTION {_MARK}();
 DROP TRIGGER IF EXISTS {_MARK}_name ON repository;
 CREATE TRIGGER {_MARK}_name AFTER UPDATE OF name ON repository FOR EACH ROW EXECUTE FUNCTION {_MARK}();
+DROP TRIGGER IF EXISTS {_MARK} ON repository;
 CREATE TRIGGER {_MARK} AFTER INSERT ON repository FOR EACH ROW
     WHEN (NEW.kind = 'hosted') EXECUTE FUNCTION {_MARK}();
+DROP TRIGGER IF EXISTS {_MARK} ON account;
+DROP TRIGGER IF EXISTS {_MARK} ON access_grant;
+CREATE TRIGGER {_MARK} AFTER UPDATE OR DELETE ON account FOR EACH ROW EXECUTE FUNCTION {_MARK}('{_RIGHTS}');
+CREATE TRIGGER {_MARK} AFTER INSERT OR UPDATE OR DELETE ON access_grant
+    FOR EACH ROW EXECUTE FUNCTION {_MARK}('{_RIGHTS}');
 """
 
 
 def notify_of_changes(connection: Connection) -> None:
     """In a transaction of the caller's, who alone changes the schema."""
-    if connection.execute(_THERE, (_MARK,)).fetchone() is None:
+    if connection.execute(_THERE, (_MARK,)).fetchone() != (_TRIGGERS.count("CREATE TRIGGER"),):
         connection.execute(_TRIGGERS)
 
 
@@ -114,10 +126,12 @@ async def _hear(connection: Connection, memory: Memory) -> None:
             await _beat(connection)
         else:
             libpq.consume_input()
-        heard = False
-        while libpq.notifies() is not None:
-            heard = True
-        if heard:
+        heard = set()
+        while (notice := libpq.notifies()) is not None:
+            heard.add(notice.extra.decode())
+        if _RIGHTS in heard:
+            memory.doubt()
+        if heard - {_RIGHTS}:
             memory.clear()
 
 

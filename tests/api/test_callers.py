@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import cast
 
 import pytest
 
@@ -11,12 +12,21 @@ from cacheproxy.api.callers import TRUSTED_FOR, Callers, Identity
 from cacheproxy.core.access import Access, Grant
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.patterns import Patterns
-from cacheproxy.core.rights import Principal, Right, Rule, Rules
+from cacheproxy.core.rights import ANONYMOUS, Principal, Right, Rule
 from cacheproxy.edge.message import Address, Peer, Request
+from cacheproxy.registry.grants import Grants, Standing
+from cacheproxy.store.grants import GrantRows
 
 NEAR, FAR = ipaddress.ip_address("10.0.0.9"), ipaddress.ip_address("192.0.2.1")
 ACCESS = Access([Grant((ipaddress.ip_network("10.0.0.0/8"),), Patterns(("public/**",)))])
-RULES = Rules([Rule(frozenset({"user:alice"}), frozenset({Right.PULL}), Patterns(("team/**",)))])
+NET = (ipaddress.ip_network("10.0.0.0/8"),)
+ALICE, PULL = frozenset({"user:alice"}), frozenset({Right.PULL})
+RULES = [
+    Rule(ALICE, PULL, Patterns(("team/**",))),
+    Rule(ALICE, PULL, Patterns(("near/**",)), networks=NET),
+    Rule(ALICE, PULL, Patterns(("team/not-near",)), deny=True, networks=NET),
+    Rule(frozenset({ANONYMOUS}), PULL, Patterns(("open/**",)), networks=NET),
+]
 
 
 class Authenticator:
@@ -31,8 +41,10 @@ class Authenticator:
 
 class Desk(Callers):
     def __init__(self, authenticator: Authenticator | None, url: str = "") -> None:
-        self.now = 1e9
-        super().__init__(ACCESS, RULES, authenticator, url, lambda: self.now)
+        self.now, self.age = 1e9, 0.0
+        self.grants = Grants(cast("GrantRows", None), lambda: self.now)
+        standing = Standing(RULES, self.grants)
+        super().__init__(ACCESS, standing, authenticator, url, lambda: self.now, lambda: self.age)
 
 
 @pytest.fixture
@@ -87,11 +99,57 @@ async def test_a_proof_is_believed_for_a_minute(desk: Desk, accounts: Authentica
     for _ in range(2):
         await desk.identify(request("alice"))
     assert accounts.asked == 1
-    desk.now += TRUSTED_FOR
+    desk.now -= 2 * TRUSTED_FOR  # somebody sets the wall's clock back
+    desk.age += TRUSTED_FOR
     accounts.known.clear()
     with pytest.raises(OCIError) as caught:
         await desk.identify(request("alice"))
     assert 'error="invalid_token"' in challenge(caught.value)
+
+
+async def test_what_changed_is_believed_at_once(desk: Desk, accounts: Authenticator) -> None:
+    await desk.identify(request("alice"))
+    accounts.known.clear()
+    desk.grants.changed()
+    assert desk.known(request("alice").headers, Peer(NEAR, "https")) is None
+    with pytest.raises(OCIError):
+        await desk.identify(request("alice"))
+
+
+async def test_who_was_looked_up_while_something_changed_is_believed_once(
+    desk: Desk, accounts: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def identify(authorization: str, address: Address | None) -> Identity | None:
+        desk.grants.changed()
+        return Identity(Principal("user:alice"))
+
+    monkeypatch.setattr(accounts, "identify", identify)
+    assert (await desk.identify(request("alice"))).name == "user:alice"
+    assert desk.known(request("alice").headers, Peer(NEAR, "https")) is None
+
+
+async def test_rules_change_for_who_gives_no_name_too(desk: Desk) -> None:
+    assert not (await desk.identify(request())).may(Right.PULL, "more/a")
+    desk.grants.rules = (Rule(frozenset({ANONYMOUS}), PULL, Patterns(("more/**",)), networks=NET),)
+    desk.grants.changed()
+    assert (await desk.identify(request())).may(Right.PULL, "more/a")
+    assert not (await desk.identify(request(address=FAR))).may(Right.PULL, "more/a")
+
+
+@pytest.mark.parametrize("who", ["alice", ""])
+async def test_a_rule_of_a_network_holds_there_only(desk: Desk, who: str) -> None:
+    near, far = await desk.identify(request(who)), await desk.identify(request(who, FAR))
+    place = "near/a" if who else "open/a"
+    assert (near.may(Right.PULL, place), far.may(Right.PULL, place)) == (True, False)
+
+
+async def test_of_who_comes_by_a_strangers_proxy_networks_only_take(desk: Desk) -> None:
+    lost = await desk.identify(request("alice", stranger=True))
+    near, far = await desk.identify(request("alice")), await desk.identify(request("alice", FAR))
+    assert [caller.may(Right.PULL, "team/not-near") for caller in (lost, near, far)] == [False, False, True]
+    assert lost.may(Right.PULL, "team/a")
+    assert not lost.may(Right.PULL, "near/a")
+    assert not (await desk.identify(request(stranger=True))).may(Right.PULL, "open/a")
 
 
 async def test_a_token_is_not_believed_beyond_its_end(desk: Desk, accounts: Authenticator) -> None:

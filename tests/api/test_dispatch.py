@@ -21,10 +21,10 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause
 from cacheproxy.core.media import OCI_INDEX, OCI_MANIFEST
 from cacheproxy.core.patterns import Patterns
-from cacheproxy.core.rights import Rules
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.message import BlobBody, Peer, Request, Response
 from cacheproxy.registry.fill import FillView
+from cacheproxy.registry.grants import Standing
 from cacheproxy.store.errors import StoreBusy, StoreSuspect
 from tests.registry.conftest import pattern
 from tests.registry.world import HOUR, FakeRegistry, World, manifest, world
@@ -76,7 +76,7 @@ async def client(folder: Path, **settings: Any) -> AsyncIterator[Client]:
         )
         access = Access([Grant((ipaddress.ip_network("10.0.0.0/8"),), Patterns(("**", "!hub/secret/**")))])
         distribution = Distribution(cache.manifests, cache.blobs, cache.listings)
-        callers = Callers(access, Rules([]), None, "", lambda: cache.now)
+        callers = Callers(access, Standing([]), None, "", lambda: cache.now)
         door = Door(routes, callers, distribution, None, ReadyAnswers(), "us-1", lambda: cache.now)
         yield Client(door, cache)
 

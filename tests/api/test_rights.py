@@ -17,10 +17,11 @@ from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.core.access import Access, Grant
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.patterns import Patterns
-from cacheproxy.core.rights import Principal, Right, Rule, Rules
+from cacheproxy.core.rights import Principal, Right, Rule
 from cacheproxy.core.routing import Routes
 from cacheproxy.core.scopes import EVERYWHERE
 from cacheproxy.edge.message import Peer, Request, Response
+from cacheproxy.registry.grants import Standing
 
 TEAM, OTHER = "team/app", "team/other"
 DIGEST = f"sha256:{'0' * 64}"
@@ -79,7 +80,7 @@ class Known:
 
 def door(rules: list[Rule], identity: Identity | None = None) -> Door:
     access = Access([Grant((ipaddress.ip_network("10.0.0.0/8"),), Patterns(("team/**",)))])
-    callers = Callers(access, Rules(rules), Known(identity), "", lambda: 0.0)
+    callers = Callers(access, Standing(rules), Known(identity), "", lambda: 0.0)
     hosted = cast("Hosted", Admitting())
     return Door(Routes([]), callers, Distribution(*[cast("Any", None)] * 3), hosted, ReadyAnswers(), "us-1")
 

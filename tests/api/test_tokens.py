@@ -19,10 +19,11 @@ from cacheproxy.api.tokens import TokenServer
 from cacheproxy.core.access import Access, Grant
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.patterns import Patterns
-from cacheproxy.core.rights import Right, Rule, Rules
+from cacheproxy.core.rights import Right, Rule
 from cacheproxy.core.routing import Routes, UpstreamRoute
 from cacheproxy.edge.message import Peer, Request
 from cacheproxy.registry.accounts import Account, Accounts
+from cacheproxy.registry.grants import Standing
 from cacheproxy.registry.refresh import RefreshTokens
 from cacheproxy.registry.tokens import Tokens
 from cacheproxy.store.database import Database
@@ -32,7 +33,7 @@ from cacheproxy.store.tokens import TokenRows
 NEAR, FAR = ipaddress.ip_address("10.0.0.9"), ipaddress.ip_address("192.0.2.1")
 KEY = ECKey.generate_key("P-256", {"kid": "1"})
 HUB = UpstreamRoute("docker.io", "hub", ("hub.cache.example",), library=True, default=True)
-RULES = Rules(
+RULES = Standing(
     [
         Rule(frozenset({"group:team"}), frozenset(Right), Patterns(("team/**",))),
         Rule(frozenset({"user:alice"}), frozenset({Right.PULL}), Patterns(("hub/library/**",))),
@@ -239,7 +240,16 @@ async def test_a_form_that_is_none_is_refused(house: House) -> None:
 async def test_other_methods_are_refused(house: House) -> None:
     with pytest.raises(OCIError) as refused:
         await house.answer(request("DELETE", "/token", NEAR, {}))
-    assert (refused.value.status, refused.value.headers) == (405, (("Allow", "GET, POST"),))
+    assert (refused.value.status, refused.value.headers) == (405, (("Allow", "GET, HEAD, POST"),))
+
+
+async def test_head_is_answered_as_get_and_makes_nothing_that_nobody_hears(house: House) -> None:
+    asked = "/token?offline_token=true&scope=repository:team/app:pull"
+    said = await house.answer(request("HEAD", asked, NEAR, basic(LOGIN)))
+    assert said["scope"] == "repository:team/app:pull"
+    assert "refresh_token" not in said
+    with pytest.raises(OCIError, match="wrong"):
+        await house.answer(request("HEAD", "/token", NEAR, basic("alice:wrong")))
 
 
 @pytest.mark.parametrize("scope", ["repository:*:*", "repository:a/../b:pull", "repository:team/**:pull"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +87,33 @@ def test_each_operation_has_a_method() -> None:
 def test_head_is_as_get() -> None:
     assert methods(ops.Manifest) == ("GET", "HEAD", "PUT", "DELETE")
     assert methods(ops.Uploads) == ("POST",)
+
+
+NEAR, FAR = ip_address("10.0.0.9"), ip_address("192.0.2.1")
+NETWORKS = (ip_network("10.0.0.0/8"),)
+
+
+def bound(deny: bool) -> Rules:
+    return Rules([rule("*", repositories="always"), replace(rule("*", deny=deny), networks=NETWORKS)])
+
+
+def test_a_rule_of_a_network_holds_there_only() -> None:
+    rules = bound(deny=False)
+    assert rules.rights(ALICE, "a", rules.classify(NEAR)) == PULL
+    assert rules.rights(ALICE, "a", rules.classify(FAR)) == frozenset()
+    assert rules.rights(ALICE, "a", rules.classify(None)) == frozenset()
+    assert rules.rights(ALICE, "always", rules.classify(FAR)) == PULL
+
+
+def test_of_whom_nobody_knows_where_it_is_networks_take_and_do_not_give() -> None:
+    for deny in (False, True):
+        rules = bound(deny)
+        lost = rules.classify(None, anywhere=True)
+        assert rules.rights(ALICE, "a", lost) == frozenset()
+        assert rules.rights(ALICE, "always", lost) == (frozenset() if deny else PULL)
+
+
+def test_the_rules_that_say_something_are_named() -> None:
+    rules = Rules([rule("user:bob"), rule("*", repositories="b"), rule("*", repositories="a", deny=True)])
+    (matching,) = rules.matching(ALICE, "a")
+    assert matching.deny

@@ -4,15 +4,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from cacheproxy.core.credentials import Login
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.rights import Principal
 from cacheproxy.registry.accounts import Account, Accounts
-from cacheproxy.registry.issued import Issued
+from cacheproxy.registry.issued import KEPT, LOOK_EVERY, Issued
 from cacheproxy.registry.passwords import Passwords
 from cacheproxy.store.accounts import AccountRows
 from cacheproxy.store.sqlite import SQLite
+from tests.virtual import clock as clock
 
 
 class Clock:
@@ -70,7 +73,35 @@ async def test_an_account_ends_with_its_time(issued: Issued, accounts: Accounts,
     wall.now += 1
     assert await accounts.login(Login("robot", secret), None) is None
     assert await accounts.named("user:robot") is None
-    assert [each.name for each in await issued.all()] == ["robot"]
+    assert [(each.name, each.expired) for each in await issued.all()] == [("robot", True)]
+
+
+async def test_an_account_that_is_over_is_listed_for_a_month(
+    issued: Issued, wall: Clock, clock: MockClock
+) -> None:
+    for name, seconds in (("over", 60.0), ("soon over", 61.0 + LOOK_EVERY), ("never", None)):
+        await issued.add(name.replace(" ", "-"), [], seconds)
+    async with trio.open_nursery() as nursery:
+        wall.now += 60 + KEPT + 1
+        nursery.start_soon(issued.run)
+        with trio.fail_after(2 * LOOK_EVERY):
+            while [each.name for each in await issued.all()] != ["never", "soon-over"]:
+                await trio.sleep(10)
+        wall.now += LOOK_EVERY + 1
+        with trio.fail_after(2 * LOOK_EVERY):
+            while [each.name for each in await issued.all()] != ["never"]:
+                await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_accounts_of_others_are_in_doubt_when_one_is_revoked(tmp_path: Path, wall: Clock) -> None:
+    changes: list[None] = []
+    async with SQLite.open(tmp_path / "more.db") as database:
+        issued = Issued(AccountRows(database), wall, lambda: changes.append(None))
+        await issued.add("robot", [], None)
+        assert changes == []
+        await issued.revoke("robot")
+        assert changes == [None]
 
 
 async def test_what_the_configuration_says_of_a_name_counts(issued: Issued, accounts: Accounts) -> None:

@@ -30,3 +30,11 @@ async def test_all_are_listed_by_name(database: Database) -> None:
     for row in (ROBOT, other):
         await rows.add(row)
     assert await rows.all() == [other, ROBOT]
+
+
+async def test_those_that_were_over_before_a_time_are_forgotten(database: Database) -> None:
+    rows = AccountRows(database)
+    for name, expires in (("a", 99.0), ("b", 100.0), ("c", None)):
+        await rows.add(ROBOT._replace(name=name, expires=expires))
+    await rows.forget(100.0)
+    assert [row.name for row in await rows.all()] == ["b", "c"]

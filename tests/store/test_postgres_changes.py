@@ -8,7 +8,9 @@ import trio
 
 from cacheproxy.core.settings import Settings
 from cacheproxy.store import postgres_changes
+from cacheproxy.store.accounts import AccountRow, AccountRows
 from cacheproxy.store.database import Tx
+from cacheproxy.store.grants import GrantRow, GrantRows
 from cacheproxy.store.hosted import Hosted
 from cacheproxy.store.postgres import Postgres
 from cacheproxy.store.records import Records
@@ -26,6 +28,9 @@ class Told:
 
     def clear(self) -> None:
         self.calls.append("clear")
+
+    def doubt(self) -> None:
+        self.calls.append("doubt")
 
     def trust(self) -> None:
         self.calls.append("trust")
@@ -113,6 +118,18 @@ async def test_a_schema_that_tells_of_fewer_changes_is_brought_up_to_date(postgr
     async with watched(postgres_url) as (database, told):
         await Hosted(database).create("app", Settings(), 1.0)
         await told.hear("clear")
+
+
+async def test_a_changed_account_or_grant_is_a_doubt_and_nothing_else(postgres_url: str) -> None:
+    async with watched(postgres_url) as (database, told), watched(postgres_url) as (_, told_elsewhere):
+        accounts, grants = AccountRows(database), GrantRows(database)
+        await accounts.add(AccountRow("robot", bytes(32), (), 1.0, None))
+        await told.hear()  # who is not there is not remembered
+        await accounts.remove("robot")
+        number = await grants.add(GrantRow(0, ("*",), ("pull",), False, ("**",), (), 1.0))
+        await grants.remove(number)
+        await told.hear(*["doubt"] * 3)
+        await told_elsewhere.hear(*["doubt"] * 3)
 
 
 async def test_what_is_rolled_back_is_not_heard(postgres_url: str) -> None:
