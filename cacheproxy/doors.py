@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
+from weakref import WeakKeyDictionary
 
 import trio
 
-from cacheproxy import hosting, wiring
+from cacheproxy import behalf, hosting, wiring
 from cacheproxy.api.admin import AdminDoor
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
@@ -55,6 +56,7 @@ class Lasting:
     background: trio.Nursery
     via: str
     started: float
+    given: behalf.Given = field(default_factory=WeakKeyDictionary)
 
     @classmethod
     def of(
@@ -129,7 +131,10 @@ class Doors(NamedTuple):
         hosts = lasting.hosted
         hosted = hosting.hosted(config, stores, hosts.push, lasting.quarantine, lasting.ready, routes, clock)
         callers, tokens = hosting.entry(config, accounts, hosts, routes, clock)
-        clients = Door(routes, callers, distribution, hosted, lasting.ready, lasting.via, tokens=tokens)
+        given = behalf.made(config, registries, lasting.given, accounts, routes, background, clock)
+        clients = Door(
+            routes, callers, distribution, hosted, lasting.ready, lasting.via, tokens=tokens, behalf=given
+        )
         watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
         keep, survey = wiring.keep(config.upstreams), Survey(stores.database)
         inventory = Inventory(records, survey, fills, missing, origins, keep)

@@ -64,7 +64,14 @@ DEFAULT_FRESH = (FreshRule(Patterns(("latest",)), LATEST_FRESH), FreshRule(Patte
 def routes(config: c.Config) -> Routes:
     return Routes(
         [
-            UpstreamRoute(u.registry, u.prefix, u.hosts, library=u.library, default=u.default)
+            UpstreamRoute(
+                u.registry,
+                u.prefix,
+                u.hosts,
+                library=u.library,
+                default=u.default,
+                by_caller=u.by_caller,
+            )
             for u in config.upstreams
         ],
         own_hosts=config.server.own_hosts,
@@ -231,8 +238,12 @@ def fresh_rules(upstream: c.Upstream) -> tuple[FreshRule, ...]:
 
 
 def stale_rule(upstream: c.Upstream) -> StaleRule:
+    """Whose own right counts is not served what the upstream refuses, unless that is written."""
     rule = upstream.stale_if_error
-    return StaleRule(rule.seconds, frozenset(Cause(cause) for cause in rule.causes))
+    causes = frozenset(Cause(cause) for cause in rule.causes)
+    if upstream.by_caller and "causes" not in rule.model_fields_set:
+        causes -= {Cause.AUTH}
+    return StaleRule(rule.seconds, causes)
 
 
 def keep(upstreams: Iterable[c.Upstream]) -> dict[str, float]:
@@ -253,6 +264,7 @@ def upstream_settings(upstream: c.Upstream, via: str) -> s.UpstreamSettings:
         mirrors=upstream.mirrors,
         token_hosts=upstream.token_hosts,
         credentials=None if upstream.credentials is None else _login(upstream.credentials),
+        by_caller=upstream.by_caller,
         ca=upstream.ca,
         client_certificate=_certificate(upstream.client_certificate),
         proxy=upstream.proxy,

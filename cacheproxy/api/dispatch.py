@@ -5,14 +5,16 @@ else.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Protocol
 
 import structlog
 
 from cacheproxy.api.answers import Headers, Query, manifest_headers, names
+from cacheproxy.api.behalf import Behalf
 from cacheproxy.api.caller import Caller
 from cacheproxy.api.callers import REALM, Callers
 from cacheproxy.api.distribution import Distribution, ping
@@ -74,8 +76,12 @@ class Door:
         via: str,
         clock: Callable[[], float] = time.time,
         tokens: TokenAnswers | None = None,
+        behalf: Mapping[str, Behalf] = MappingProxyType({}),
     ) -> None:
-        """`hosted` None: nothing is hosted, and nothing can be pushed. `tokens` None: nobody has a name."""
+        """`hosted` None: nothing is hosted, and nothing can be pushed. `tokens` None: nobody has a name.
+
+        `behalf`: the upstreams that decide for themselves who may read them, by prefix.
+        """
         self._routes = routes
         self._callers = callers
         self._distribution = distribution
@@ -85,6 +91,7 @@ class Door:
         """Our name in the Via header of what we ask upstream: a request that has it has come full circle."""
         self._clock = clock
         self._tokens = tokens
+        self._behalf = behalf
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
         if "if-none-match" in headers:
@@ -127,6 +134,9 @@ class Door:
             raise OCIError(
                 "UNSUPPORTED", "an upstream of this daemon is this daemon: see upstream.url", status=508
             )
+        own = self._routes.by_caller(request.host)
+        if own is not None:
+            return await self._at_home(self._behalf[own], request)
         if request.path == REALM and self._tokens is not None:
             return await self._tokens.answer(request)
         operation = ops.parse(request.path)
@@ -153,6 +163,28 @@ class Door:
             pulled = await self._hosted.manifest(operation, place)
             return self._manifest(operation, _Whose(place), request, pulled, era)
         return await self._hosted.answer(operation, method, place, request, query, caller)
+
+    async def _at_home(self, behalf: Behalf, request: Request) -> Response:
+        """At the own host of an upstream that decides for itself: nothing of ours is asked, and none told."""
+        if request.path == REALM:
+            return await behalf.token(request)
+        operation = ops.parse(request.path)
+        need = self._need(operation, "GET" if request.method == "HEAD" else request.method)
+        if isinstance(operation, ops.Ping):
+            return behalf.ping(request)
+        if need is not Right.PULL:
+            said = f"{request.host} is {behalf.upstream}'s: what it has can be pulled through, and no more"
+            raise OCIError("UNSUPPORTED" if need is None else "DENIED", said)
+        assert isinstance(operation, ops.Manifest | ops.Blob | ops.Tags | ops.Referrers)
+        query = parse_query(request.query)
+        target = self._routes.meaning(operation.name, first(query, "ns"), request.host)
+        if not isinstance(target, Target) or target.upstream != behalf.upstream:
+            raise OCIError("NAME_UNKNOWN", f"{request.host} is {behalf.upstream}'s alone")
+        try:
+            await behalf.admit(operation, target, request)
+        except UpstreamError as error:
+            return _error(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
+        return await self._cached(operation, target, request, query)
 
     def _need(self, operation: ops.Operation, method: str) -> Right | None:
         """The right that it takes. Raises OCIError for a method that means nothing here."""
@@ -267,7 +299,7 @@ class Door:
             if isinstance(operation, ops.Manifest):
                 era = self._ready.era
                 pulled = await self._distribution.manifest(operation, target)
-                whose = _Whose(target.repository, target.upstream, target.namespace)
+                whose = self._whose(target)
                 return self._manifest(operation, whose, request, pulled, era)
             return await self._other(operation, target, request, query)
         except UpstreamError as error:
@@ -289,13 +321,17 @@ class Door:
         """All but manifests. A redirect to all of a blob is kept for whoever asks next."""
         era = self._ready.era
         response = await self._distribution.answer(operation, target, request, query)
-        if response.status == REDIRECT and "range" not in request.headers:
+        whose = self._whose(target)
+        if response.status == REDIRECT and whose.local and "range" not in request.headers:
             now = self._clock()
-            whose = _Whose(target.repository, target.upstream, target.namespace)
             ready = _ready(request.method, whose, list(response.headers), b"", REDIRECT)
             key = (True, request.method, request.host, request.target)
             self._ready.put(key, ready, target.repository, now, now + SENT_ON, era)
         return response
+
+    def _whose(self, target: Target) -> _Whose:
+        local = target.upstream not in self._behalf
+        return _Whose(target.repository, target.upstream, target.namespace, local)
 
     def _manifest(
         self,
@@ -309,7 +345,7 @@ class Door:
         if names(request.headers.get("if-none-match"), pulled.digest):
             return Response(304, headers, outcome=pulled.outcome)
         now = self._clock()
-        if pulled.fresh_until > now:
+        if pulled.fresh_until > now and whose.local:
             key = (False, request.method, request.host, request.target)
             ready = _ready(request.method, whose, headers, pulled.body)
             self._ready.put(key, ready, whose.repository, now, pulled.fresh_until, era)
@@ -323,6 +359,8 @@ class _Whose:
     repository: str
     upstream: str = ""
     namespace: str | None = None
+    local: bool = True
+    """Our own rights say who gets it: what is made ready asks nothing else."""
 
 
 def _not_now(message: str) -> OCIError:

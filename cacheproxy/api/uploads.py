@@ -108,7 +108,10 @@ class Uploads:
         told = first(query, "from")
         if told is None:
             return await self._push.mount_from_any(
-                repository, digest, lambda name: caller.may(Right.PULL, name)
+                repository,
+                digest,
+                # Where our own rights do not count, no name is what it seems to be.
+                lambda name: self._canonical(name, request) == name and caller.may(Right.PULL, name),
             )
         source = self._canonical(told, request)
         if source is None or not caller.may(Right.PULL, source):

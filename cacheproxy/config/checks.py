@@ -35,6 +35,7 @@ def conflicts(server: Server | None, upstreams: Sequence[Declared]) -> Iterator[
         yield from _prefixes(former, latter)
     for declared in upstreams:
         yield from _own_prefix(declared)
+        yield from _by_caller(declared)
 
 
 def doubles(
@@ -121,6 +122,28 @@ def _own_prefix(declared: Declared) -> Iterator[Conflict]:
     if upstream.prefix != upstream.registry and _first_segment(upstream.prefix) == upstream.registry:
         text = f'"{upstream.prefix}" begins with the registry at {{other}}; choose another, or take it out'
         yield Conflict(("upstream", number, "prefix"), text, ("upstream", number, "registry"))
+
+
+_NOT_BY_CALLER = {
+    "credentials": "the account at {other} is ours, and would read for everybody",
+    "client_certificate": "the certificate at {other} is ours, and would let everybody in",
+    "mirrors": "those at {other} would get to see what callers have for this upstream",
+    "default": "bare names, at {other}, are for no host of its own, where callers say who they are",
+}
+
+
+def _by_caller(declared: Declared) -> Iterator[Conflict]:
+    number, upstream = declared
+    if not upstream.by_caller:
+        return
+    key: Key = ("upstream", number, "authority")
+    if not upstream.hosts:
+        text = "takes a host of its own, where callers say who they are: add hosts to {other}"
+        yield Conflict(key, f'"caller" {text}', ("upstream", number))
+    for name, why in _NOT_BY_CALLER.items():
+        if getattr(upstream, name):
+            text = f'"caller" does not go with {name}: {why}; take one of them out'
+            yield Conflict(key, text, ("upstream", number, name))
 
 
 def _within(outer: str, inner: str) -> bool:

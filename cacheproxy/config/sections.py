@@ -321,6 +321,8 @@ class Upstream(Section):
     connections: int = Field(default=16, ge=1, le=256)
     """Blob transfers at once."""
     credentials: Credentials | None = None
+    authority: Literal["account", "caller"] = "account"
+    """Whose right upstream counts: that of our account, and our own grants; or the caller's own."""
     ca: File | None = None
     """PEM certificates to trust instead of the system's."""
     client_certificate: ClientCertificate | None = None
@@ -344,6 +346,10 @@ class Upstream(Section):
         registry = table.get("registry")
         preset = PRESETS.get(registry) if isinstance(registry, str) else None
         return table if preset is None else {"url": preset.url, "token_hosts": preset.token_hosts, **table}
+
+    @property
+    def by_caller(self) -> bool:
+        return self.authority == "caller"
 
     @property
     def library(self) -> bool:

@@ -57,6 +57,9 @@ class UpstreamRoute:
     library: bool = False
     """Names of one segment are short for `library/<name>`."""
     default: bool = False
+    by_caller: bool = False
+    """Each caller's own right upstream counts: only at the upstream's own `hosts` do callers say who they are
+    there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,15 @@ class Routes:
         self._prefixes = _first((route.prefix, route) for route in declared)
         self._hosts = _first((host.lower(), route) for route in declared for host in route.hosts)
         self._default = next((route for route in declared if route.default), None)
+        self._by_caller = {route.prefix: route for route in declared if route.by_caller}
         self._own_hosts = frozenset(host.lower() for host in own_hosts)
 
     def resolve(self, name: str, ns: str | None, host: str) -> Target:
-        """As `meaning`, where no repository is hosted. Raises OCIError, NAME_UNKNOWN also without default."""
-        meant = self.meaning(name, ns, host)
+        """As `meaning`, for whoever may see all, where no repository is hosted.
+
+        Raises OCIError, NAME_UNKNOWN also without default.
+        """
+        meant = self._meaning(name, ns, host)
         if isinstance(meant, Target):
             return meant
         if meant.default is None:
@@ -106,8 +113,27 @@ class Routes:
         """What a request for `name`, with this `ns` (None: without) and this Host, means.
 
         Raises OCIError NAME_UNKNOWN (404), or NAME_INVALID (400) where an upstream is named and what it is
-        asked for cannot be a repository's name (a segment with a port).
+        asked for cannot be a repository's name (a segment with a port). DENIED where the caller's own right
+        counts, and nothing said of it could be believed.
         """
+        meant = self._meaning(name, ns, host)
+        if isinstance(meant, Target) and self.by_caller(host) != meant.upstream:
+            self._only_at_home(meant)
+        return meant
+
+    def by_caller(self, host: str) -> str | None:
+        """The prefix of the upstream whose own host this is, if the caller's right there counts."""
+        route = self._by_host(host.lower())
+        return None if route is None or not route.by_caller else route.prefix
+
+    def _only_at_home(self, meant: Target) -> None:
+        route = self._by_caller.get(meant.upstream)
+        if route is not None:
+            where = " or ".join(route.hosts)
+            said = f"{route.prefix} is for whom {route.registry} lets read it: ask at {where}"
+            raise OCIError("DENIED", said, detail={"name": meant.repository, "hosts": list(route.hosts)})
+
+    def _meaning(self, name: str, ns: str | None, host: str) -> Target | Bare:
         host = host.lower()
         if ns is not None and not self._means_us(ns.lower(), host):
             return self._by_ns(name, ns)

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 import trio
@@ -17,7 +18,18 @@ from cacheproxy.upstream.redirects import STATUSES as REDIRECTS
 from cacheproxy.upstream.redirects import for_strangers, next_hop, place
 from cacheproxy.upstream.refusals import refusal
 from cacheproxy.upstream.settings import UpstreamSettings
-from cacheproxy.upstream.tokens import Authorizer
+
+
+class Authorizer(Protocol):
+    """What says who asks. Raises UpstreamError."""
+
+    async def header(self, scope: str) -> str | None:
+        """What to send with a first try; None: nothing, until it asks."""
+        ...
+
+    async def answer(self, challenges: str, scope: str, refused: str | None) -> str:
+        """What to send after a 401 with these challenges; `refused` is what was sent before."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ bytes that came, whatever the headers say.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial as bind
 from typing import Any
@@ -25,6 +26,7 @@ from cacheproxy.upstream import blobstream, lists
 from cacheproxy.upstream.asking import Answer, Asker, Call, Endpoint
 from cacheproxy.upstream.blobstream import BlobStream
 from cacheproxy.upstream.credentials import Account, server_name
+from cacheproxy.upstream.delegation import Delegation, Lent, Presented, pull
 from cacheproxy.upstream.exchange import Sender
 from cacheproxy.upstream.mirrors import Mirrors
 from cacheproxy.upstream.pacing import Health, Lane, Paces, Slots
@@ -67,10 +69,15 @@ class Registry:
         sender = Sender(settings.name, transport, settings.stall)
         slots, paces = Slots(settings.name, settings.connections), Paces(settings.name)
         server = TokenServer(settings.name, settings.user_agent, sender, slots, paces)
-        self.endpoints = tuple(
-            _endpoint(settings, url, paces, server, nursery) for url in (settings.url, *settings.mirrors)
-        )
         self._asker = Asker(settings, sender, slots)
+        self.delegation: Delegation | None = None
+        """How its callers' own logins are used; None: ours is."""
+        if settings.by_caller:
+            self.endpoints, self.delegation = _delegated(settings, paces, server, self._asker)
+        else:
+            self.endpoints = tuple(
+                _endpoint(settings, url, paces, server, nursery) for url in (settings.url, *settings.mirrors)
+            )
         self._mirrors = Mirrors(settings.name, self.endpoints, self._asker)
         self._slots = slots
         self._paces = paces
@@ -84,6 +91,14 @@ class Registry:
     def close(self) -> Callable[[], None]:
         """To call when nothing is asked any more. Does not hold the registry itself."""
         return self._paces.retire
+
+    def presenting(self, header: str | None) -> Registry:
+        """The same upstream, asked with this Authorization and nothing else."""
+        presented = copy.copy(self)
+        authorizer = Presented(self.name, header)
+        presented.endpoints = tuple(replace(each, authorizer=authorizer) for each in self.endpoints)
+        presented._mirrors = Mirrors(self.name, presented.endpoints, self._asker)
+        return presented
 
     async def head_manifest(
         self, repository: str, reference: Digest | str, *, patience: float | None = None
@@ -117,7 +132,7 @@ class Registry:
             return blobstream.size(answer)
 
         target = operations.path(operations.Blob(repository, digest))
-        scope, deadline = _pull(repository), self._deadline(None)
+        scope, deadline = pull(repository), self._deadline(None)
         call = Call("HEAD", target, "blob", scope, accepts=_HEAD, deadline=deadline)
         size = await self._mirrors.ask(call, read_head)
         if size is not None:
@@ -158,7 +173,7 @@ class Registry:
             "GET",
             operations.path(operations.Blob(repository, digest)),
             "blob",
-            _pull(repository),
+            pull(repository),
             headers=headers,
             accepts=frozenset({200, 206}),
             lane=Lane.BLOB,
@@ -173,20 +188,33 @@ class Registry:
         `endpoint` is an index of `endpoints`. Returns its clock, in seconds since the epoch; None: it tells
         none.
         """
+        if self.delegation is not None:
+            await self.delegation.heard(self._deadline(patience))
+            return None
         call = Call("GET", operations.path(operations.Ping()), "ping", "", deadline=self._deadline(patience))
         async with self._asker.ask(self.endpoints[endpoint], call) as answer:
             return _date(answer)
 
+    async def has_tags(self, repository: str) -> None:
+        """That the repository can be read at all. Raises UpstreamError."""
+
+        async def read(answer: Answer) -> None:
+            return None
+
+        target = f"{operations.path(operations.Tags(repository))}?n=1"
+        call = Call("GET", target, "tags", pull(repository), deadline=self._deadline(None))
+        await self._mirrors.ask(call, read)
+
     async def list_tags(self, repository: str) -> list[str]:
         """All tags, in the upstream's order; the first 100 000 of them where there are more."""
         target = operations.path(operations.Tags(repository))
-        call = Call("GET", target, "tags", _pull(repository))
+        call = Call("GET", target, "tags", pull(repository))
         return await lists.tags(self._mirrors, call, lambda: self._deadline(None))
 
     async def referrers(self, repository: str, digest: Digest) -> list[dict[str, Any]] | None:
         """The descriptors of what refers to the manifest; None where the upstream has no referrers API."""
         target = operations.path(operations.Referrers(repository, digest))
-        call = Call("GET", target, "referrers", _pull(repository), [("Accept", OCI_INDEX)])
+        call = Call("GET", target, "referrers", pull(repository), [("Accept", OCI_INDEX)])
         return await lists.referrers(self._mirrors, call, lambda: self._deadline(None))
 
     def _deadline(self, patience: float | None) -> float:
@@ -197,7 +225,7 @@ class Registry:
         self, method: str, repository: str, reference: Digest | str, deadline: float, accepts: frozenset[int]
     ) -> Call:
         target = operations.path(operations.Manifest(repository, reference))
-        scope = _pull(repository)
+        scope = pull(repository)
         return Call(
             method, target, "manifest", scope, [("Accept", ACCEPT)], accepts=accepts, deadline=deadline
         )
@@ -224,8 +252,14 @@ def _endpoint(
     return Endpoint(at, paces.of(at), Authorizer(settings.name, account, realms, server, nursery))
 
 
-def _pull(repository: str) -> str:
-    return f"repository:{repository}:pull"
+def _delegated(
+    settings: UpstreamSettings, paces: Paces, server: TokenServer, asker: Asker
+) -> tuple[tuple[Endpoint, ...], Delegation]:
+    """One endpoint: no mirror gets what callers have for it."""
+    at, lent = httpx.URL(settings.url), Lent(settings.name)
+    endpoint = Endpoint(at, paces.of(at), lent)
+    realms = Realms(at, settings.token_hosts, settings.name)
+    return (endpoint,), Delegation(settings.name, endpoint, asker, realms, server, lent)
 
 
 def _date(answer: Answer) -> float | None:

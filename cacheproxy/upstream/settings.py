@@ -79,6 +79,8 @@ class UpstreamSettings:
     token_hosts: tuple[str, ...] = ()
     """"host[:port]" where a token realm may be, beside the host of the URL that names it."""
     credentials: CredentialSource | None = None
+    by_caller: bool = False
+    """It is asked with what its own callers were given there, and with nothing of ours."""
     ca: Path | None = None
     client_certificate: ClientCertificate | None = None
     proxy: str | None = None

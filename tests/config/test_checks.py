@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cacheproxy.config.checks import conflicts
 from cacheproxy.config.sections import Server, Upstream
 from cacheproxy.config.toml_lines import Key
+from cacheproxy.config.values import Surroundings
 
 
 def upstream(registry: str, **keys: Any) -> Upstream:
@@ -101,3 +103,33 @@ def test_every_conflict_says_where_the_other_place_is() -> None:
     texts = [conflict.text.format(other="file:7") for conflict in conflicts(None, list(enumerate(upstreams)))]
     assert len(texts) == 3
     assert all("file:7" in text for text in texts)
+
+
+LOGIN = {"helper": "docker-credential-x"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "other"),
+    [
+        ({}, ("upstream", 0)),
+        ({"hosts": ("a.cache",), "credentials": LOGIN}, ("upstream", 0, "credentials")),
+        (
+            {"hosts": ("a.cache",), "client_certificate": {"certificate": __file__}},
+            ("upstream", 0, "client_certificate"),
+        ),
+        ({"hosts": ("a.cache",), "mirrors": ("https://b.io",)}, ("upstream", 0, "mirrors")),
+        ({"hosts": ("a.cache",), "default": True}, ("upstream", 0, "default")),
+    ],
+)
+def test_the_callers_own_right_goes_with_a_host_and_with_nothing_of_ours(keys: Any, other: Key) -> None:
+    around = Surroundings(Path(), {})
+    table = {"registry": "a.io", "url": "https://a.io", "authority": "caller", **keys}
+    caller = Upstream.model_validate(table, context=around)
+    assert found(caller) == [(("upstream", 0, "authority"), other)]
+    assert found(Upstream.model_validate({**table, "authority": "account"}, context=around)) == []
+
+
+def test_the_callers_own_right_is_fine_with_a_host() -> None:
+    assert (
+        found(upstream("a.io", authority="caller", hosts=("a.cache",)), upstream("b.io", default=True)) == []
+    )

@@ -269,3 +269,44 @@ def test_a_bare_name_may_be_a_hosted_repositorys() -> None:
 
 def test_a_bare_name_means_nothing_else_without_a_default() -> None:
     assert Routes([]).meaning("team/app", None, "here") == Bare("team/app", None)
+
+
+HOME = UpstreamRoute("corp.example", "corp", hosts=("corp.cache", "corp.cache:8443"), by_caller=True)
+AT_HOME = Routes([HUB, HOME])
+
+
+@pytest.mark.parametrize(
+    ("name", "ns", "host"),
+    [
+        ("corp/team/app", None, HERE),
+        ("corp.example/team/app", None, HERE),
+        ("team/app", "corp.example", HERE),
+        ("team/app", "corp.example", "hub.cache.example"),
+    ],
+)
+def test_where_the_callers_own_right_counts_only_the_own_host_leads_there(
+    name: str, ns: str | None, host: str
+) -> None:
+    with pytest.raises(OCIError) as caught:
+        AT_HOME.meaning(name, ns, host)
+    assert caught.value.code == "DENIED"
+    assert "corp.cache or corp.cache:8443" in caught.value.message
+    assert AT_HOME.resolve(name, ns, host).repository == "corp/team/app"  # an operator sees all
+
+
+@pytest.mark.parametrize("host", ["corp.cache", "Corp.Cache:5000", "corp.cache:8443"])
+def test_at_the_own_host_it_is_meant_however_it_is_called(host: str) -> None:
+    assert AT_HOME.by_caller(host) == "corp"
+    for name, ns in (
+        ("team/app", None),
+        ("team/app", "corp.example"),
+        ("corp.example/team/app", "corp.example"),
+    ):
+        meant = AT_HOME.meaning(name, ns, host)
+        assert isinstance(meant, Target)
+        assert meant.repository == "corp/team/app"
+
+
+@pytest.mark.parametrize("host", [HERE, "hub.cache.example", "", "corp.cache.example"])
+def test_no_other_host_is_one_where_the_callers_right_counts(host: str) -> None:
+    assert AT_HOME.by_caller(host) is None

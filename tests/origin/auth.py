@@ -20,7 +20,9 @@ def challenge(origin: Origin, seen: Seen, now: float) -> Plan | None:
     if origin.auth is None:
         return None
     if origin.auth == "basic":
-        return None if _known(origin, seen) else _unauthorized(_BASIC)
+        if not _known(origin, seen):
+            return _unauthorized(_BASIC)
+        return None if _may_read(origin, seen, seen.repo) else error(403, "DENIED", "not yours")
     failure = _token_failure(origin, seen, now)
     return None if failure is None else _unauthorized(_bearer(origin, seen, failure))
 
@@ -32,17 +34,27 @@ def issue(origin: Origin, seen: Seen, now: float) -> Plan:
         return _unauthorized(_BASIC)
     token = secrets.token_urlsafe(24)
     scopes = " ".join(seen.query.get("scope", [])).split()
-    granted = frozenset(scope.partition(":")[2].rpartition(":")[0] for scope in scopes)
+    asked = (scope.partition(":")[2].rpartition(":")[0] for scope in scopes)
+    granted = frozenset(name for name in asked if _may_read(origin, seen, name))
     origin.tokens[token] = (granted, now + origin.token_seconds)
     return document({"token": token, "access_token": token, "expires_in": origin.token_seconds})
 
 
 def _known(origin: Origin, seen: Seen) -> bool:
+    user, password = _login(seen)
+    return user is not None and origin.users.get(user) == password
+
+
+def _may_read(origin: Origin, seen: Seen, repository: str) -> bool:
+    return repository not in origin.readers or _login(seen)[0] in origin.readers[repository]
+
+
+def _login(seen: Seen) -> tuple[str | None, str]:
     scheme, _, given = (seen.authorization or "").partition(" ")
     if scheme.lower() != "basic":
-        return False
+        return None, ""
     user, _, password = base64.b64decode(given).decode().partition(":")
-    return origin.users.get(user) == password
+    return user, password
 
 
 def _token_failure(origin: Origin, seen: Seen, now: float) -> str | None:

@@ -50,6 +50,8 @@ class Origin:
         self.auth: str | None = None
         """None, "basic" or "bearer"."""
         self.users: dict[str, str] = {}
+        self.readers: dict[str, set[str | None]] = {}
+        """Who may read a repository (None: who gives no name); everybody what is not in it."""
         self.anonymous = True
         """The token endpoint answers requests without credentials."""
         self.token_seconds = 300
