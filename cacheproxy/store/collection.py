@@ -29,6 +29,8 @@ ORDER BY due, repository, digest LIMIT :n
 STILL_DUE = "SELECT 1 FROM review WHERE repository = :repository AND digest = :digest AND due <= :now"
 POSTPONE = "UPDATE review SET due = :due WHERE repository = :repository AND digest = :digest"
 
+# First of all, as whoever links the blob does (review.py).
+HOLD = "UPDATE blob SET used = used WHERE digest = :digest"
 # A link of a hosted repository that only its time holds. (Of a cached one, eviction says what goes.)
 _TIMED = """
 repository IN (SELECT repository.id FROM repository WHERE repository.kind = 'hosted')
@@ -184,7 +186,8 @@ class Collection:
         What an image named is kept for `grace` more: somebody may have heard that it is here. Not in
         `earnest`: nothing is changed, and the answer is the same.
         """
-        in_order = sorted(items, key=lambda item: (item.repository, item.digest))
+        # What an image takes, it takes before a blob's row.
+        in_order = sorted(items, key=lambda item: (item.repository == BLOB, item.repository, item.digest))
         try:
             return await self._database.write(bind(_sweep, in_order, now, grace, earnest))
         except _NotInEarnest as end:
@@ -230,6 +233,7 @@ def _sweep(items: Sequence[Item], now: float, grace: float, earnest: bool, tx: T
 
 
 def _sweep_blob(tx: Tx, digest: str, now: float, swept: Swept) -> None:
+    tx.run(HOLD, digest=digest)
     tx.run(DROP_LEASES, digest=digest, now=now)
     swept.links += len(tx.all(DROP_LINKS, digest=digest, now=now))
     held = [row[0] for sql in (KEPT_UNTIL, LEASED_UNTIL) if (row := tx.one(sql, digest=digest)) and row[0]]

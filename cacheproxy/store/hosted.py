@@ -20,7 +20,7 @@ from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx, settle
 from cacheproxy.store.errors import Conflict
 from cacheproxy.store.pushing import HOLD, NoRepository
-from cacheproxy.store.review import BLOB, DUE_OF, EXTEND, SETTLE, enqueue
+from cacheproxy.store.review import BLOB, DUE_OF, EXTEND, HOLD_ITEM, SETTLE, enqueue
 
 T = TypeVar("T")
 
@@ -255,6 +255,7 @@ def _found(tx: Tx, name: str) -> tuple[int, Settings]:
 
 def _put(name: str, pushed: Pushed, now: float, tx: Tx) -> Put | Refused:
     repository, settings = _found(tx, name)
+    tx.run(HOLD_ITEM, repository=repository, digest=pushed.digest)
     here: Row | None = tx.one(HAS_IMAGE, repository=repository, digest=pushed.digest)
     if here is not None and here[0] != pushed.parsed.media_type:
         return Refused(retyped=here[0])
@@ -368,10 +369,10 @@ def drop_image(tx: Tx, repository: int, digest: str, keep_until: float) -> None:
     referrers = _column(tx.all(REFERRERS, repository=repository, digest=digest))
     tx.run(DROP_IMAGE, repository=repository, digest=digest)
     tx.run(DROP_MANIFEST, digest=digest)
+    enqueue(tx, repository, [*children, *referrers], keep_until)
     for blob in sorted(blobs):
         tx.run(KEEP, repository=repository, digest=blob, keep_until=keep_until)
-    enqueue(tx, BLOB, blobs, keep_until)
-    enqueue(tx, repository, [*children, *referrers], keep_until)
+        enqueue(tx, BLOB, [blob], keep_until)
 
 
 def _delete_repository(name: str, now: float, force: bool, tx: Tx) -> bool:

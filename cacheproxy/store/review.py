@@ -1,4 +1,8 @@
-"""What may have lost its last reason to be here, noted by whoever took the reason away."""
+"""What may have lost its last reason to be here, noted by whoever took the reason away.
+
+Transactions that meet take their rows in one order: images of the review; then, blob by blob, the blob, its
+links, its row of the review.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ ON CONFLICT (repository, digest) DO UPDATE SET
     due = CASE WHEN review.due < excluded.due THEN excluded.due ELSE review.due END,
     tries = 0
 """
+# So that nobody settles it before this transaction is committed.
+HOLD_ITEM = "UPDATE review SET due = due WHERE repository = :repository AND digest = :digest"
 SETTLE = "DELETE FROM review WHERE repository = :repository AND digest = :digest"
 
 DUE_OF = """

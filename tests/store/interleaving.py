@@ -13,8 +13,14 @@ from cacheproxy.store.database import Database, Row, Tx
 T = TypeVar("T")
 Step = Callable[[Database], Awaitable[Any]]
 
-LONG = 0.08
-"""Seconds after which the other one is believed to wait for a lock of the first."""
+LONG = 5.0
+"""Seconds after which the first one goes on, whatever the other one does."""
+
+LOOK_EVERY = 0.002
+
+WAITING = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 
 
 class Paused:
@@ -36,9 +42,9 @@ class Paused:
     def go(self) -> None:
         self._go.set()
 
-    def wait(self, seconds: float) -> None:
-        """Blocking: until it may go on, or so long."""
-        self._go.wait(seconds)
+    @property
+    def gone_on(self) -> bool:
+        return self._go.is_set()
 
     def step(self, tx: Tx) -> None:
         """In the database's thread."""
@@ -89,6 +95,14 @@ async def interleave(database: Database, first: Step, second: Step, at: int) -> 
                 paused.go()
 
             nursery.start_soon(run_second)
-            await trio.to_thread.run_sync(paused.wait, LONG)
+            with trio.move_on_after(LONG):
+                while not paused.gone_on and not await _waits(database):
+                    await trio.sleep(LOOK_EVERY)
             paused.go()
     return said["first"], said["second"], met
+
+
+async def _waits(database: Database) -> bool:
+    """Whether somebody waits for a lock, in PostgreSQL: nobody but the second one does."""
+    ((waiting,),) = await database.scan(lambda tx: tx.all(WAITING))
+    return bool(waiting)

@@ -6,7 +6,7 @@ On PostgreSQL two transactions really meet. SQLite runs one after the other: the
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from cacheproxy.store.hosted import Hosted, Pushed, Put
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
 from cacheproxy.store.removal import Removal
+from tests.postgres import server
 from tests.store.hosting import rows
 from tests.store.images import CONFIG, IMAGE, LAYER, descriptor, index
 from tests.store.interleaving import interleave
@@ -39,6 +40,21 @@ JOIN blob ON blob.digest = reference.digest
 LEFT JOIN link ON link.repository = reference.repository AND link.digest = reference.digest
 WHERE repository.kind = 'hosted' AND (link.digest IS NULL OR blob.generation = 0)
 """
+
+
+NO_WAY_OUT = """
+DO $$ BEGIN
+    EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = %L', current_database(), '1min');
+END $$
+"""
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A database that lets those who wait for one another wait, past the time that our statements have."""
+    with server().database() as url:
+        server().run(NO_WAY_OUT, url)
+        yield url
 
 
 class World:
