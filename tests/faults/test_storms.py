@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,10 +16,36 @@ from tests.origin import faults
 
 MANIFEST = {"kind": "manifest"}
 MANY = 40
-PAUSE = 0.6
-"""Long enough for all of them to come in it, even on a busy machine."""
+PAUSE = 60.0
 AT_ONCE = 16
 """Control requests to one upstream."""
+
+
+class Ahead:
+    """trio, whose clock may be put forward: nobody waits for a pause to end, or is too slow for it."""
+
+    def __init__(self) -> None:
+        self._by = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)
+
+    def current_time(self) -> float:
+        return trio.current_time() + self._by
+
+    def put(self, by: float) -> None:
+        self._by += by
+
+
+@contextmanager
+def pauses() -> Iterator[Ahead]:
+    """They are as long as outside of tests, and nobody but the clock ends them."""
+    ahead = Ahead()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cacheproxy.upstream.pacing.OPEN_SECONDS", PAUSE)
+        patch.setattr("cacheproxy.upstream.pacing.LONGEST_PAUSE", PAUSE)
+        patch.setattr("cacheproxy.upstream.pacing.trio", ahead)
+        yield ahead
 
 
 async def ask_all(h: House, images: list[Image], ns: str = "") -> list[Heard]:
@@ -37,10 +66,9 @@ def images(h: House, name: str) -> list[Image]:
 
 async def test_upstream_that_only_fails_is_left_alone_then_tried_with_one_request(folder: Path) -> None:
     async with house(folder) as h:
-        first, second = images(h, "first"), images(h, "second")
-        before = await h.metric("cacheproxy_upstream_breaker_open")  # other tests' upstreams are in it
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("cacheproxy.upstream.pacing.OPEN_SECONDS", PAUSE)
+        with pauses() as clock:
+            first, second = images(h, "first"), images(h, "second")
+            before = await h.metric("cacheproxy_upstream_breaker_open")  # other tests' upstreams are in it
             h.registry.origin.fault(MANIFEST, faults.status(503))
             assert {heard.status for heard in await ask_all(h, first)} <= {502, 503}
             stormed = h.asked()
@@ -52,22 +80,21 @@ async def test_upstream_that_only_fails_is_left_alone_then_tried_with_one_reques
                 assert int(heard.headers["retry-after"]) >= 1
             assert h.asked() == stormed
             assert await h.metric("cacheproxy_upstream_breaker_open") == before + 1
-            await trio.sleep(PAUSE)
+            clock.put(PAUSE)
             await ask_all(h, second)
             assert h.asked() == stormed + 1
             await h.heal()
-            await trio.sleep(PAUSE)
-        await h.pull(first[0])
-        assert await h.metric("cacheproxy_upstream_breaker_open") == before
-        assert {heard.status for heard in await ask_all(h, first + second)} == {200}
+            clock.put(PAUSE)
+            await h.pull(first[0])
+            assert await h.metric("cacheproxy_upstream_breaker_open") == before
+            assert {heard.status for heard in await ask_all(h, first + second)} == {200}
 
 
 async def test_429_stops_all_requests_for_as_long_as_it_says(folder: Path) -> None:
     async with house(folder) as h:
-        here, missing = h.image("library/here", b"layer"), images(h, "missing")
-        await h.pull(here)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("cacheproxy.upstream.pacing.LONGEST_PAUSE", PAUSE)
+        with pauses() as clock:
+            here, missing = h.image("library/here", b"layer"), images(h, "missing")
+            await h.pull(here)
             h.registry.origin.fault(MANIFEST, faults.status(429, {"Retry-After": "60"}))
             asked = h.asked()
             stale = await h.ask(here.manifest_path())
@@ -83,6 +110,6 @@ async def test_429_stops_all_requests_for_as_long_as_it_says(folder: Path) -> No
             layer = await h.ask(here.blob_path(here.layers[0]))
             assert layer.status == 200
             await h.heal()
-            await trio.sleep(PAUSE)
-        assert {heard.status for heard in await ask_all(h, missing)} == {200}
-        await h.pull(here)
+            clock.put(PAUSE)
+            assert {heard.status for heard in await ask_all(h, missing)} == {200}
+            await h.pull(here)
