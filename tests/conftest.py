@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.azure import Azurite, azurite
+from tests.google import Google, google
 from tests.seaweed import Seaweed, seaweed
 
 ASKED_FOR = tuple(Path(__file__).parent / name for name in ("e2e", "crash"))
@@ -36,9 +37,15 @@ def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite
         yield server
 
 
-@pytest.fixture(params=["seaweedfs", pytest.param("azurite", marks=pytest.mark.azurite)])
-def object_server(request: pytest.FixtureRequest) -> Seaweed | Azurite:
+@pytest.fixture(scope="session")
+def google_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
+    """Google's checks before a SeaweedFS."""
+    with google(tmp_path_factory.mktemp("google")) as server:
+        yield server
+
+
+@pytest.fixture(params=["seaweed", pytest.param("azurite", marks=pytest.mark.azurite), "google"])
+def object_server(request: pytest.FixtureRequest) -> Seaweed | Azurite | Google:
     """Each kind of object store in turn."""
-    name = {"seaweedfs": "seaweed_server", "azurite": "azurite_server"}[request.param]
-    server: Seaweed | Azurite = request.getfixturevalue(name)
+    server: Seaweed | Azurite | Google = request.getfixturevalue(f"{request.param}_server")
     return server

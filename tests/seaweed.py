@@ -62,14 +62,9 @@ class Seaweed:
 
 
 @contextmanager
-def seaweed(folder: Path) -> Iterator[Seaweed]:
-    """Raises RuntimeError when it does not come up."""
+def seaweed(folder: Path, *, identities: bool = True) -> Iterator[Seaweed]:
+    """Without identities whoever asks may do everything. Raises RuntimeError when it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
-    identities = folder / "identities.json"
-    keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    identities.write_text(
-        json.dumps({"identities": [{"name": "tests", "credentials": keys, "actions": ["Admin"]}]})
-    )
     names = [f"{name}.port{grpc}" for name in PORTS for grpc in ("", ".grpc")]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     command = [
@@ -82,7 +77,7 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
         "-s3.iam=false",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
-        f"-s3.config={identities}",
+        *([f"-s3.config={_identities(folder)}"] if identities else []),
         f"-dir={folder}",
         "-volume.max=30",
         "-master.volumeSizeLimitMB=256",
@@ -98,6 +93,15 @@ def seaweed(folder: Path) -> Iterator[Seaweed]:
     finally:
         process.kill()
         process.wait()
+
+
+def _identities(folder: Path) -> Path:
+    file = folder / "identities.json"
+    keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+    file.write_text(
+        json.dumps({"identities": [{"name": "tests", "credentials": keys, "actions": ["Admin"]}]})
+    )
+    return file
 
 
 def free_ports(count: int) -> list[int]:

@@ -26,9 +26,10 @@ from tests.azure import KEY, Azurite
 from tests.faults.client import Address, Heard, ask
 from tests.faults.house import House, Image, hosts
 from tests.faults.remains import rows_of
+from tests.google import ACCOUNT, Google
 from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
 
-Server = Seaweed | Azurite
+Server = Seaweed | Azurite | Google
 WRONG_KEY = "d3Jvbmc="
 
 SIZE = 5 << 20
@@ -234,6 +235,7 @@ async def test_store_that_fails_while_running_is_gone_around(
             "az://test-blobs/refused did not take probe/.*403 Forbidden AuthorizationFailure",
             marks=pytest.mark.azurite,
         ),
+        ("google", "gs://test-blobs/refused did not take probe/.*403 Forbidden AccessDenied"),
     ],
 )
 async def test_store_that_refuses_us_is_one_clear_line_and_no_daemon(
@@ -242,7 +244,9 @@ async def test_store_that_refuses_us_is_one_clear_line_and_no_daemon(
     server: Server = request.getfixturevalue(f"{kind}_server")
     async with hosts(folder, storage=storage(server, folder, "refused")) as house:
         ini = folder / "keys.ini"
-        ini.write_text(ini.read_text().replace(SECRET_KEY, "another").replace(KEY, WRONG_KEY))
+        ini.write_text(
+            ini.read_text().replace(SECRET_KEY, "another").replace(KEY, WRONG_KEY).replace(ACCOUNT, "x@y.z")
+        )
         with pytest.raises((StoreUnreachable, ExceptionGroup)) as caught:
             await main(config.load(house.file), trio.Event())
         assert re.search(said, _line(caught.value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,20 +34,16 @@ async def _disk(request: pytest.FixtureRequest) -> AsyncIterator[Content]:
     yield DiskContent(request.getfixturevalue("tmp_path") / "content")
 
 
-def _seaweedfs(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Content]:
-    bucket = request.getfixturevalue("seaweed_server").connect()
-    return open_objects(bucket, request.getfixturevalue("tmp_path") / "content")
-
-
-def _azurite(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Content]:
-    bucket = request.getfixturevalue("azurite_server").connect()
+def _objects(request: pytest.FixtureRequest, server: str) -> AbstractAsyncContextManager[Content]:
+    bucket = request.getfixturevalue(server).connect()
     return open_objects(bucket, request.getfixturevalue("tmp_path") / "content")
 
 
 CONTENTS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Content]]] = {
-    "azurite": _azurite,
+    "azurite": partial(_objects, server="azurite_server"),
     "disk": _disk,
-    "seaweedfs": _seaweedfs,
+    "google": partial(_objects, server="google_server"),
+    "seaweedfs": partial(_objects, server="seaweed_server"),
 }
 DATABASES: dict[str, Callable[[pytest.FixtureRequest], Opened]] = {"sqlite": _sqlite, "postgres": _postgres}
 

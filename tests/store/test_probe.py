@@ -13,6 +13,7 @@ from cacheproxy.store.bucket import Bucket, Piece
 from cacheproxy.store.errors import StoreUnreachable
 from cacheproxy.store.probe import CONTENT, LEFT, prove, prove_list
 from tests.azure import Azurite
+from tests.google import Google
 from tests.seaweed import Seaweed
 
 
@@ -119,7 +120,7 @@ def _refuse(server: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
-def test_real_store_can_do_all_of_it(object_server: Seaweed | Azurite) -> None:
+def test_real_store_can_do_all_of_it(object_server: Seaweed | Azurite | Google) -> None:
     bucket = object_server.connect()
     prove(bucket, presigned=True)
     prove_list(bucket)
