@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from cacheproxy.core.access import Address
 from cacheproxy.core.credentials import Login
 from cacheproxy.core.rights import Principal
+from cacheproxy.registry.attempts import Attempts
 from cacheproxy.registry.issued import Issued, hash_of
 from cacheproxy.registry.passwords import Passwords
 
@@ -47,18 +49,24 @@ class Accounts:
         }
         self._passwords = passwords
         self._issued = issued
+        # Not those of the passwords: what was right here proves nothing there.
+        self._attempts = Attempts(time.monotonic)
 
     async def login(self, login: Login, address: Address | None) -> Principal | None:
         """Who that is; None: nobody. Takes as long for a name that does not exist.
 
-        Raises OCIError 429 for who guesses passwords, and as Database.read.
+        Raises OCIError 429 for who guesses, and as Database.read.
         """
         known = await self._find(login.name)
         if known is None and self._passwords is not None:
             return await self._passwords.login(login, address)
+        self._attempts.demand(login, address)
         expected = NOBODY if known is None else known.hash
-        proven = hmac.compare_digest(hash_of(login.password), expected)
-        return known.principal if proven and known is not None else None
+        if not hmac.compare_digest(hash_of(login.password), expected) or known is None:
+            self._attempts.wrong(login, address)
+            return None
+        self._attempts.right(login, address)
+        return known.principal
 
     async def named(self, principal: str) -> Principal | None:
         """Who is called that now: whom a token was given to may be gone, or in other groups.

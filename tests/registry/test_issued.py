@@ -118,6 +118,14 @@ async def test_who_is_not_among_them_may_have_a_password(issued: Issued, wall: C
     assert await accounts.named("user:nobody") is None
 
 
+async def test_a_revoked_accounts_secret_is_no_password(issued: Issued, wall: Clock) -> None:
+    accounts = Accounts([], Passwords({"carol": b"$2b$04$" + b"a" * 53}, wall), issued)
+    secret = await issued.add("robot", [], None)
+    assert await accounts.login(Login("robot", secret), None) is not None
+    await issued.revoke("robot")
+    assert await accounts.login(Login("robot", secret), None) is None
+
+
 async def test_a_taken_name_is_refused(issued: Issued) -> None:
     await issued.add("robot", [], None)
     with pytest.raises(OCIError, match="already") as refused:

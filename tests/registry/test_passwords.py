@@ -12,8 +12,9 @@ from cacheproxy.core.credentials import Login
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.rights import Principal
 from cacheproxy.registry import passwords as module
+from cacheproxy.registry.attempts import REMEMBERED_FOR
 from cacheproxy.registry.guesses import FREE_TOGETHER
-from cacheproxy.registry.passwords import AT_ONCE, IN_LINE, LONGEST, REMEMBERED_FOR, Passwords
+from cacheproxy.registry.passwords import AT_ONCE, IN_LINE, LONGEST, Passwords
 
 HERE = ipaddress.ip_address("192.0.2.1")
 SECRET = "correct horse"
@@ -92,7 +93,7 @@ async def test_a_right_password_is_hashed_once_in_some_minutes(
 
 async def test_what_is_remembered_is_not_the_password(passwords: Passwords) -> None:
     await passwords.login(RIGHT, HERE)
-    (mark,) = passwords._right
+    (mark,) = passwords._attempts._right
     assert len(mark) == 32
     assert SECRET.encode() not in mark
 
