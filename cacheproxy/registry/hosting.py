@@ -22,10 +22,11 @@ from cacheproxy.registry.repositories import settled, unknown
 from cacheproxy.registry.standby import Standby, StoreFailure
 from cacheproxy.store.content import Content
 from cacheproxy.store.errors import BlobMissing
-from cacheproxy.store.hosted import Hosted, Pushed, Put, Referrer, Refused
+from cacheproxy.store.hosted import Hosted, Referrer
 from cacheproxy.store.pushing import NoRepository
 from cacheproxy.store.records import Records
 from cacheproxy.store.rows import BlobRow
+from cacheproxy.store.taking import Pushed, Put, Refused
 
 log = structlog.get_logger()
 
@@ -108,13 +109,12 @@ class Hosting:
         """An image with its tags, or one tag."""
         try:
             if isinstance(reference, Digest):
-                keep_until = self._clock() + self._grace
-                remove = bind(self._hosted.remove, repository, reference, keep_until)
+                now = self._clock()
+                remove = bind(self._hosted.remove, repository, reference, now, now + self._grace)
                 gone = await settled(remove, self._changed, _removed) is not None
             else:
-                gone = (
-                    await settled(bind(self._hosted.untag, repository, reference), self._changed) is not None
-                )
+                untag = bind(self._hosted.untag, repository, reference, self._clock())
+                gone = await settled(untag, self._changed) is not None
         except NoRepository:
             raise unknown(repository) from None
         if not gone:

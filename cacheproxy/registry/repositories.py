@@ -82,7 +82,7 @@ class Repositories:
 
     async def rename(self, old: str, new: str) -> None:
         try:
-            renamed = await settled(bind(self._hosted.rename, old, new), self._changed)
+            renamed = await settled(bind(self._hosted.rename, old, new, self._clock()), self._changed)
         except NoRepository:
             raise unknown(old) from None
         if not renamed:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial as bind
+from typing import Any
 
 from cacheproxy.store import leases, queries
 from cacheproxy.store.database import Database, Tx
 from cacheproxy.store.hosted import drop_image
+from cacheproxy.store.leaving import Farewell
+from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.review import BLOB, SETTLE
 
 TRASHED = 3600.0
@@ -170,8 +173,10 @@ class Collection:
     Times are seconds since the epoch.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox`: where it is noted that images went; None: nobody is to be told."""
         self._database = database
+        self._outbox = outbox or Outbox()
 
     async def due(self, now: float, n: int, after: Item | None = None) -> list[Item]:
         """Up to `n` items behind `after` that are due, the first due first."""
@@ -189,7 +194,9 @@ class Collection:
         # What an image takes, it takes before a blob's row.
         in_order = sorted(items, key=lambda item: (item.repository == BLOB, item.repository, item.digest))
         try:
-            return await self._database.write(bind(_sweep, in_order, now, grace, earnest))
+            return await self._database.write(
+                bind(_sweep, in_order, Farewell(self._outbox, now), grace, earnest)
+            )
         except _NotInEarnest as end:
             return end.swept
 
@@ -217,8 +224,8 @@ class Collection:
         await self._database.write(lambda tx: leases.release(tx, COLLECTOR, holder))
 
 
-def _sweep(items: Sequence[Item], now: float, grace: float, earnest: bool, tx: Tx) -> Swept:
-    swept = Swept()
+def _sweep(items: Sequence[Item], farewell: Farewell, grace: float, earnest: bool, tx: Tx) -> Swept:
+    swept, now = Swept(), farewell.now
     for item in items:
         if tx.one(STILL_DUE, repository=item.repository, digest=item.digest, now=now) is None:
             continue  # whoever gave it a new reason, or looked at it before us, said so in its row
@@ -226,7 +233,7 @@ def _sweep(items: Sequence[Item], now: float, grace: float, earnest: bool, tx: T
         if item.repository == BLOB:
             _sweep_blob(tx, item.digest, now, swept)
         else:
-            _sweep_image(tx, item, now + grace, swept)
+            _sweep_image(tx, item, farewell, now + grace, swept)
     if not earnest:
         raise _NotInEarnest(swept)
     return swept
@@ -251,10 +258,11 @@ def _sweep_blob(tx: Tx, digest: str, now: float, swept: Swept) -> None:
         swept.bytes += size
 
 
-def _sweep_image(tx: Tx, item: Item, keep_until: float, swept: Swept) -> None:
-    named = {"repository": item.repository, "digest": item.digest}
+def _sweep_image(tx: Tx, item: Item, farewell: Farewell, keep_until: float, swept: Swept) -> None:
+    named: dict[str, Any] = {"repository": item.repository, "digest": item.digest}
     tx.run(SETTLE, **named)
     if tx.one(IMAGE, **named) is None or tx.one(WANTED, **named) is not None:
         return
+    farewell.image(tx, **named)
     drop_image(tx, item.repository, item.digest, keep_until)
     swept.images += 1

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial as bind
 from typing import TypeVar
 
+from cacheproxy.core import events
 from cacheproxy.core.digest import Digest
-from cacheproxy.core.manifest import ParsedManifest, foreign
+from cacheproxy.core.events import Event, Kind
 from cacheproxy.core.settings import Settings
 from cacheproxy.store import queries
-from cacheproxy.store.database import Database, Row, Tx, settle
+from cacheproxy.store.database import Database, Tx, settle
 from cacheproxy.store.errors import Conflict
-from cacheproxy.store.pushing import HOLD, NoRepository
-from cacheproxy.store.review import BLOB, DUE_OF, EXTEND, HOLD_ITEM, SETTLE, enqueue
+from cacheproxy.store.leaving import Farewell
+from cacheproxy.store.outbox import Outbox
+from cacheproxy.store.pushing import NoRepository
+from cacheproxy.store.review import BLOB, DUE_OF, EXTEND, enqueue
+from cacheproxy.store.taking import FIND, HAS_IMAGE, Pushed, Put, Refused, found, take, usage
 
 T = TypeVar("T")
 
-FIND = "SELECT id, settings FROM repository WHERE name = :name AND kind = 'hosted'"
 CREATE = """
 INSERT INTO repository (name, kind, upstream, created, settings)
 VALUES (:name, 'hosted', NULL, :now, :settings)
@@ -33,14 +36,6 @@ ON CONFLICT (name) DO NOTHING
 CONFIGURE = "UPDATE repository SET settings = :settings WHERE name = :name AND kind = 'hosted' RETURNING id"
 RENAME = "UPDATE repository SET name = :new WHERE name = :old AND kind = 'hosted' RETURNING id"
 
-HAS_BLOB = "SELECT 1 FROM link WHERE repository = :repository AND digest = :digest"
-HAS_IMAGE = "SELECT media_type FROM image WHERE repository = :repository AND digest = :digest"
-TAGGED = "SELECT digest FROM tag WHERE repository = :repository AND name = :name"
-USAGE = """
-SELECT
-    (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM link WHERE repository = :repository),
-    (SELECT count(*) FROM image WHERE repository = :repository)
-"""
 
 DROP_TAG = "DELETE FROM tag WHERE repository = :repository AND name = :name RETURNING digest"
 DROP_TAGS = "DELETE FROM tag WHERE repository = :repository AND digest = :digest RETURNING name"
@@ -92,38 +87,6 @@ ORDER BY image.digest LIMIT :n
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
-    """A manifest as it came."""
-
-    digest: Digest
-    body: bytes
-    parsed: ParsedManifest
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a manifest was not taken; one of these is not empty, or true."""
-
-    missing: tuple[Digest, ...] = ()
-    """Blobs, or manifests of an index that must not be sparse."""
-    fixed: tuple[str, ...] = ()
-    """Tags that mean another image, and must not move."""
-    retyped: str = ""
-    """The media type under which the same bytes are here."""
-    over: str = ""
-    """What there is too much of: "bytes", "images"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    fresh: bool
-    """The repository did not have the image."""
-    moved: dict[str, Digest | None] = field(default_factory=dict)
-    """The tags that came to mean it, with what they meant before."""
-
-
-@dataclass(frozen=True, slots=True)
 class Referrer:
     digest: Digest
     media_type: str
@@ -148,8 +111,10 @@ class Hosted:
     All that names a repository raises NoRepository, but the lists. Times are seconds since the epoch.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox`: where changes are noted; None: nobody is to be told."""
         self._database = database
+        self._outbox = outbox or Outbox()
 
     async def settings(self, name: str) -> Settings | None:
         """None: there is no hosted repository of that name. Quick: asked for each request."""
@@ -158,11 +123,13 @@ class Hosted:
 
     async def create(self, name: str, settings: Settings, now: float) -> bool:
         """False: there is a repository of that name."""
+        event = Event(Kind.REPOSITORY_CREATED, name, now, by=events.by.get())
 
         def create(tx: Tx) -> bool:
             if tx.one(queries.REPOSITORY_ID, name=name) is not None:
                 return False
             tx.run(CREATE, name=name, now=now, settings=settings.text())
+            self._outbox.note(tx, event)
             return True
 
         return await self._database.write(create)
@@ -174,37 +141,41 @@ class Hosted:
 
         await settle(self._database, configure)
 
-    async def rename(self, old: str, new: str) -> bool:
+    async def rename(self, old: str, new: str, now: float) -> bool:
         """False: there is a repository named `new`."""
+        event = Event(Kind.REPOSITORY_RENAMED, new, now, before=old, by=events.by.get())
 
         def rename(tx: Tx) -> bool:
             if tx.one(queries.REPOSITORY_ID, name=new) is not None:
                 return False
             if tx.one(RENAME, old=old, new=new) is None:
                 raise NoRepository(old)
+            self._outbox.note(tx, event)
             return True
 
         return await self._database.write(rename)
 
     async def delete(self, name: str, now: float, *, force: bool) -> bool:
         """The repository with all that is in it. False: it has images, and `force` was not given."""
-        return await self._database.write(bind(_delete_repository, name, now, force))
+        return await self._database.write(bind(_delete_repository, name, self._farewell(now), force))
 
     async def put(self, name: str, pushed: Pushed, now: float) -> Put | Refused:
         """Take a manifest, its references and its tags, all or nothing."""
         try:
-            return await settle(self._database, bind(_put, name, pushed, now))
+            return await settle(self._database, bind(take, name, pushed, now, self._outbox, events.by.get()))
         except Conflict:
             # What it names went between the look and the write, on a database that lets both begin.
             return Refused(missing=tuple(sorted({blob.digest for blob in pushed.parsed.blobs})))
 
-    async def untag(self, name: str, tag: str) -> Digest | None:
+    async def untag(self, name: str, tag: str, now: float) -> Digest | None:
         """Take a tag away: what it meant, or None when there is none."""
-        return await self._database.write(bind(_untag, name, tag))
+        return await self._database.write(bind(_untag, name, tag, self._farewell(now)))
 
-    async def remove(self, name: str, digest: Digest, keep_until: float) -> tuple[str, ...] | None:
+    async def remove(
+        self, name: str, digest: Digest, now: float, keep_until: float
+    ) -> tuple[str, ...] | None:
         """Take an image away, with the tags that mean it: these, or None when there is no such image."""
-        return await self._database.write(bind(_remove, name, digest, keep_until))
+        return await self._database.write(bind(_remove, name, digest, self._farewell(now), keep_until))
 
     async def stands(self, name: str, digest: Digest, least: float, keep_until: float) -> float:
         """Until when an image, if it is here, stays whatever becomes of others; inf: nobody looks at it.
@@ -241,123 +212,31 @@ class Hosted:
         rows = await self._database.scan(lambda tx: tx.all(LISTED, **named))
         return [Referrer(Digest.parse(row[0]), *row[1:]) for row in rows]
 
+    def _farewell(self, now: float) -> Farewell:
+        return Farewell(self._outbox, now, events.by.get())
+
     async def usage(self, name: str) -> tuple[int, int]:
         """(bytes, images)."""
-        return await self._database.scan(lambda tx: _usage(tx, _found(tx, name)[0]))
+        return await self._database.scan(lambda tx: usage(tx, found(tx, name)[0]))
 
 
-def _found(tx: Tx, name: str) -> tuple[int, Settings]:
-    row = tx.one(FIND, name=name)
-    if row is None:
-        raise NoRepository(name)
-    return int(row[0]), Settings.parse(row[1])
-
-
-def _put(name: str, pushed: Pushed, now: float, tx: Tx) -> Put | Refused:
-    repository, settings = _found(tx, name)
-    tx.run(HOLD_ITEM, repository=repository, digest=pushed.digest)
-    here: Row | None = tx.one(HAS_IMAGE, repository=repository, digest=pushed.digest)
-    if here is not None and here[0] != pushed.parsed.media_type:
-        return Refused(retyped=here[0])
-    meant = {tag: _meaning(tx, repository, tag) for tag in pushed.tags}
-    moved = {tag: digest for tag, digest in meant.items() if digest != pushed.digest}
-    fixed = tuple(tag for tag, digest in moved.items() if digest is not None and not settings.movable(tag))
-    if fixed:
-        return Refused(fixed=fixed)
-    missing = _missing(tx, repository, pushed.parsed, settings, now)
-    if missing:
-        return Refused(missing=missing)
-    if here is None:
-        over = _over(tx, repository, settings)
-        if over:
-            return Refused(over=over)
-        _add(tx, repository, pushed, now)
-    _refer(tx, repository, pushed)
-    for tag in sorted(moved):
-        tx.run(queries.MOVE_TAG, repository=repository, name=tag, digest=pushed.digest, now=now)
-    # Whoever pushes it wants it for its own sake, whatever index it was a part of.
-    tx.run(SETTLE, repository=repository, digest=pushed.digest)
-    return Put(here is None, moved)
-
-
-def _meaning(tx: Tx, repository: int, tag: str) -> Digest | None:
-    row = tx.one(TAGGED, repository=repository, name=tag)
-    return None if row is None else Digest.parse(row[0])
-
-
-def _missing(
-    tx: Tx, repository: int, parsed: ParsedManifest, settings: Settings, now: float
-) -> tuple[Digest, ...]:
-    """What the manifest names and the repository has not got.
-
-    A layer that is to be had elsewhere need not be here (image-spec, "Non-Distributable Layers").
-    """
-    needed = sorted({blob.digest for blob in parsed.blobs if not foreign(blob)})
-    held = {digest for digest in needed if _has(tx, repository, digest, now)}
-    missing = [] if settings.sparse == "images" else [digest for digest in needed if digest not in held]
-    if settings.sparse == "nothing":
-        children = sorted({child.digest for child in parsed.manifests})
-        missing += [
-            child for child in children if tx.one(HAS_IMAGE, repository=repository, digest=child) is None
-        ]
-    return tuple(missing)
-
-
-def _has(tx: Tx, repository: int, digest: Digest, now: float) -> bool:
-    linked = tx.one(HAS_BLOB, repository=repository, digest=digest)
-    return linked is not None and tx.one(HOLD, digest=digest, now=now) is not None
-
-
-def _over(tx: Tx, repository: int, settings: Settings) -> str:
-    if settings.quota_bytes is None and settings.quota_images is None:
-        return ""
-    stored, images = _usage(tx, repository)
-    if settings.quota_bytes is not None and stored > settings.quota_bytes:
-        return "bytes"
-    return "images" if settings.quota_images is not None and images >= settings.quota_images else ""
-
-
-def _usage(tx: Tx, repository: int) -> tuple[int, int]:
-    row = tx.one(USAGE, repository=repository)
-    assert row is not None
-    return int(row[0]), int(row[1])
-
-
-def _add(tx: Tx, repository: int, pushed: Pushed, now: float) -> None:
-    parsed = pushed.parsed
-    tx.run(queries.ADD_MANIFEST, digest=pushed.digest, body=pushed.body)
-    tx.run(
-        queries.ADD_IMAGE,
-        repository=repository,
-        digest=pushed.digest,
-        media_type=parsed.media_type,
-        artifact_type=parsed.artifact_type,
-        size=len(pushed.body),
-        subject=None if parsed.subject is None else parsed.subject.digest,
-        now=now,
-    )
-    for child in sorted({child.digest for child in parsed.manifests}):
-        tx.run(queries.ADD_CHILD, repository=repository, image=pushed.digest, digest=child)
-
-
-def _refer(tx: Tx, repository: int, pushed: Pushed) -> None:
-    """To the blobs that are here; of a sparse image, more of them may be when it is pushed again."""
-    for blob in sorted({blob.digest for blob in pushed.parsed.blobs}):
-        if tx.one(HAS_BLOB, repository=repository, digest=blob) is not None:
-            tx.run(queries.ADD_REFERENCE, repository=repository, image=pushed.digest, digest=blob)
-
-
-def _untag(name: str, tag: str, tx: Tx) -> Digest | None:
-    repository, _ = _found(tx, name)
+def _untag(name: str, tag: str, farewell: Farewell, tx: Tx) -> Digest | None:
+    repository, _ = found(tx, name)
     row = tx.one(DROP_TAG, repository=repository, name=tag)
-    return None if row is None else Digest.parse(row[0])
+    if row is None:
+        return None
+    farewell.tag(tx, repository, row[0], tag)
+    return Digest.parse(row[0])
 
 
-def _remove(name: str, digest: Digest, keep_until: float, tx: Tx) -> tuple[str, ...] | None:
-    repository, _ = _found(tx, name)
+def _remove(
+    name: str, digest: Digest, farewell: Farewell, keep_until: float, tx: Tx
+) -> tuple[str, ...] | None:
+    repository, _ = found(tx, name)
     if tx.one(HAS_IMAGE, repository=repository, digest=digest) is None:
         return None
     tags = tuple(sorted(tag for (tag,) in tx.all(DROP_TAGS, repository=repository, digest=digest)))
+    farewell.image(tx, repository, digest, tags)
     drop_image(tx, repository, digest, keep_until)
     return tags
 
@@ -375,8 +254,8 @@ def drop_image(tx: Tx, repository: int, digest: str, keep_until: float) -> None:
         enqueue(tx, BLOB, [blob], keep_until)
 
 
-def _delete_repository(name: str, now: float, force: bool, tx: Tx) -> bool:
-    repository, _ = _found(tx, name)
+def _delete_repository(name: str, farewell: Farewell, force: bool, tx: Tx) -> bool:
+    repository, _ = found(tx, name)
     images = _column(tx.all(ALL_IMAGES, repository=repository))
     if images and not force:
         return False
@@ -385,7 +264,8 @@ def _delete_repository(name: str, now: float, force: bool, tx: Tx) -> bool:
         tx.run(statement, repository=repository)
     for digest in sorted(images):
         tx.run(DROP_MANIFEST, digest=digest)
-    enqueue(tx, BLOB, blobs, now)
+    enqueue(tx, BLOB, blobs, farewell.now)
+    farewell.repository(tx, name)
     return True
 
 

@@ -15,10 +15,12 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from cacheproxy.core.digest import Digest, InvalidDigest
+from cacheproxy.core.events import Event, Kind
 from cacheproxy.core.manifest import ParsedManifest
 from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx, settle
 from cacheproxy.store.errors import StoreSuspect
+from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.rows import BlobRow, Evictable, ImageRow, ReferrerRow, Repository, TagRow
 
 T = TypeVar("T")
@@ -30,8 +32,10 @@ class Records:
     A write returns once it is durable. `now` and all times are seconds since the epoch.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox`: where it is noted that an image is here now; None: nobody is to be told."""
         self._database = database
+        self._outbox = outbox or Outbox()
 
     # Point reads: one query by key each, inline where the database is in this process.
 
@@ -103,7 +107,8 @@ class Records:
 
         Recording it again is fine.
         """
-        await self._settle(bind(_record_image, repository, upstream, digest, body, parsed, now, tag))
+        record = bind(_record_image, repository, upstream, digest, body, parsed, now, tag, self._outbox)
+        await self._settle(record)
 
     async def record_checked(self, repository: str, tag: str, now: float, pending: Digest | None) -> None:
         """The upstream was asked at `now`: the tag means what is here, or else (`pending`) what is to be
@@ -261,8 +266,11 @@ def _record_image(
     parsed: ParsedManifest,
     now: float,
     tag: str | None,
+    outbox: Outbox,
     tx: Tx,
 ) -> None:
+    if outbox.wants(Kind.IMAGE_CACHED):
+        _tell(repository, upstream, digest, len(body), parsed, now, tag, outbox, tx)
     row = _repository_id(tx, repository, upstream, now)
     tx.run(queries.ADD_MANIFEST, digest=digest, body=body)
     tx.run(
@@ -278,6 +286,28 @@ def _record_image(
     _record_named(tx, row, digest, parsed, now)
     if tag is not None:
         tx.run(queries.MOVE_TAG, repository=row, name=tag, digest=digest, now=now)
+
+
+def _tell(
+    repository: str,
+    upstream: str,
+    digest: Digest,
+    size: int,
+    parsed: ParsedManifest,
+    now: float,
+    tag: str | None,
+    outbox: Outbox,
+    tx: Tx,
+) -> None:
+    """Of an image that was not here, or of a tag that means it from now on."""
+    meant = None if tag is None else tx.one(queries.TAG, repository=repository, name=tag)
+    known = tx.one(queries.IMAGE, repository=repository, digest=digest) is not None
+    before = "" if meant is None else str(meant[0])
+    if known and (tag is None or before == digest):
+        return
+    media_type, artifact_type = parsed.media_type, parsed.artifact_type or ""
+    described = (digest, media_type, artifact_type, size, tag or "", before)
+    outbox.note(tx, Event(Kind.IMAGE_CACHED, repository, now, *described, upstream=upstream))
 
 
 def _record_named(tx: Tx, repository: int, image: Digest, parsed: ParsedManifest, now: float) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial as bind
 
+from cacheproxy.core import events
 from cacheproxy.core.digest import Digest
 from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Tx
+from cacheproxy.store.leaving import Farewell
+from cacheproxy.store.outbox import Outbox
 
 TAGS = "SELECT name, digest FROM tag WHERE repository = :repository"
 IMAGES = "SELECT digest, subject FROM image WHERE repository = :repository"
@@ -16,7 +19,10 @@ CHILDREN = "SELECT image, digest FROM child WHERE repository = :repository"
 PINS = "SELECT name FROM pin WHERE repository = :repository"
 
 # A tag that has moved since it was looked at is no longer what was to be removed.
-DROP_TAG = "DELETE FROM tag WHERE repository = :repository AND name = :name AND digest = :digest"
+DROP_TAG = """
+DELETE FROM tag WHERE repository = :repository AND name = :name AND digest = :digest
+RETURNING name
+"""
 REFERENCES = "SELECT digest FROM reference WHERE repository = :repository AND image = :digest"
 DROP_IMAGE = "DELETE FROM image WHERE repository = :repository AND digest = :digest"
 DROP_MANIFEST = """
@@ -80,8 +86,10 @@ class _NotInEarnest(Exception):
 class Removal:
     """Raises StoreSuspect and StoreBusy; `remove` StoreFull and Conflict too."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox`: where it is noted what went; None: nobody is to be told."""
         self._database = database
+        self._outbox = outbox or Outbox()
 
     async def graph(self, repository: str) -> Graph | None:
         """None: there is no such repository."""
@@ -103,7 +111,8 @@ class Removal:
         nothing is changed, and the answer is the same. Raises Conflict when a tag has come to mean one of the
         images meanwhile.
         """
-        remove = bind(_remove, repository, sorted(tags), sorted(images), now, whole, earnest)
+        farewell = Farewell(self._outbox, now, events.by.get())
+        remove = bind(_remove, repository, sorted(tags), sorted(images), farewell, whole, earnest)
         try:
             return await self._database.write(remove)
         except _NotInEarnest as end:
@@ -142,7 +151,7 @@ def _remove(
     repository: str,
     tags: Iterable[tuple[str, Digest]],
     images: Collection[Digest],
-    now: float,
+    farewell: Farewell,
     whole: bool,
     earnest: bool,
     tx: Tx,
@@ -150,17 +159,42 @@ def _remove(
     row = tx.one(queries.REPOSITORY_ID, name=repository)
     if row is None:
         return Removed((), 0)
-    for name, digest in tags:
-        tx.run(DROP_TAG, repository=row[0], name=name, digest=digest)
+    dropped = _drop_tags(tx, row[0], tags)
+    if not whole:
+        _tell(tx, row[0], dropped, images, farewell)
     blobs = _drop_images(tx, row[0], images)
     if whole:
         blobs |= {digest for (digest,) in tx.all(LINKS, repository=row[0])}
-    removed = _drop_blobs(tx, row[0], blobs, now)
+    removed = _drop_blobs(tx, row[0], blobs, farewell.now)
     if whole:
         tx.run(DROP_REPOSITORY, repository=row[0])
+        farewell.repository(tx, repository)
     if not earnest:
         raise _NotInEarnest(removed)
     return removed
+
+
+def _drop_tags(tx: Tx, repository: int, tags: Iterable[tuple[str, Digest]]) -> dict[Digest, list[str]]:
+    """Those that were there, by what they meant."""
+    dropped: dict[Digest, list[str]] = {}
+    for name, digest in tags:
+        if tx.one(DROP_TAG, repository=repository, name=name, digest=digest) is not None:
+            dropped.setdefault(digest, []).append(name)
+    return dropped
+
+
+def _tell(
+    tx: Tx,
+    repository: int,
+    tags: Mapping[Digest, Sequence[str]],
+    images: Collection[Digest],
+    farewell: Farewell,
+) -> None:
+    for digest in images:
+        farewell.image(tx, repository, digest, tags.get(digest, ()))
+    for digest in tags.keys() - set(images):
+        for name in tags[digest]:
+            farewell.tag(tx, repository, digest, name)
 
 
 def _drop_images(tx: Tx, repository: int, images: Iterable[Digest]) -> set[str]:

@@ -21,12 +21,13 @@ from cacheproxy.store.audit import RULES, UPLOAD_KEPT, Audit, Rule, Seen
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database, Tx
 from cacheproxy.store.disk import DiskContent
-from cacheproxy.store.hosted import Hosted, Pushed, Put
+from cacheproxy.store.hosted import Hosted
 from cacheproxy.store.listing import Folder, Listing, Objects
 from cacheproxy.store.objects import ObjectContent
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
 from cacheproxy.store.sqlite import SQLite
+from cacheproxy.store.taking import Pushed, Put
 from tests.store.hosting import host
 from tests.store.images import (
     CHILD,

@@ -14,10 +14,11 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.settings import Settings
 from cacheproxy.store.collection import Collection
 from cacheproxy.store.database import Database
-from cacheproxy.store.hosted import Hosted, Pushed, Put
+from cacheproxy.store.hosted import Hosted
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
 from cacheproxy.store.sqlite import SQLite
+from cacheproxy.store.taking import Pushed, Put
 from tests.store.hosting import rows
 from tests.store.images import CONFIG, IMAGE, LAYER, descriptor, index
 from tests.store.test_races_contract import INCOMPLETE, PLACES
@@ -110,11 +111,11 @@ class Story:
             self.images[name].add(digest)
 
     async def untag(self) -> None:
-        await self.hosted.untag(self.any_name(), "latest")
+        await self.hosted.untag(self.any_name(), "latest", self.now)
 
     async def remove(self) -> None:
         name, digest = self.any_name(), self.random.choice(list(BODIES))
-        if await self.hosted.remove(name, digest, self.now + GRACE) is None:
+        if await self.hosted.remove(name, digest, self.now, self.now + GRACE) is None:
             return
         freed = {child.digest for child in PARSED[digest].manifests}
         freed |= {

@@ -11,9 +11,10 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.settings import Settings
 from cacheproxy.store.collection import TRASHED, Backlog, Collection, Doomed, Stock, Swept
 from cacheproxy.store.database import Database
-from cacheproxy.store.hosted import Hosted, Pushed, Put
+from cacheproxy.store.hosted import Hosted
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
+from cacheproxy.store.taking import Pushed, Put
 from tests.store.hosting import rows
 from tests.store.images import (
     CONFIG_BYTES,
@@ -65,7 +66,7 @@ class Registry:
         return place
 
     async def remove(self, digest: Digest, name: str = TEAM) -> None:
-        assert await self.hosted.remove(name, digest, self.now + GRACE) is not None
+        assert await self.hosted.remove(name, digest, self.now, self.now + GRACE) is not None
 
     async def collect(self, *, earnest: bool = True) -> Swept:
         """All that is due."""
@@ -184,7 +185,7 @@ async def test_untagged_images_that_were_never_part_of_anything_stay(registry: R
     await registry.push(pulled_by_digest)
     await registry.push(moved, "latest")
     await registry.push(untagged, "latest")
-    await registry.hosted.untag(TEAM, "latest")
+    await registry.hosted.untag(TEAM, "latest", registry.now)
     registry.now = 10 * KEPT
     await registry.collect()
     assert await registry.images() == {Digest.of(body) for body in (pulled_by_digest, moved, untagged)}

@@ -8,9 +8,10 @@ from cacheproxy.core import manifest as manifests
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.settings import Settings
 from cacheproxy.store.database import Database
-from cacheproxy.store.hosted import Hosted, Kept, Pushed, Put, Refused
+from cacheproxy.store.hosted import Hosted, Kept
 from cacheproxy.store.pushing import NoRepository, Pushing
 from cacheproxy.store.records import Records
+from cacheproxy.store.taking import Pushed, Put, Refused
 from tests.store.hosting import rows
 from tests.store.images import (
     CHILD,
@@ -171,8 +172,8 @@ async def test_a_tag_is_taken_away_and_its_image_stays(
 ) -> None:
     body = image()
     await put(hosted, body, "1", "2")
-    assert await hosted.untag(TEAM, "1") == Digest.of(body)
-    assert await hosted.untag(TEAM, "1") is None
+    assert await hosted.untag(TEAM, "1", 500.0) == Digest.of(body)
+    assert await hosted.untag(TEAM, "1", 500.0) is None
     assert await records.tag(TEAM, "1") is None
     assert await records.image(TEAM, Digest.of(body)) is not None
     assert await rows(database, REVIEWS) == []
@@ -181,8 +182,8 @@ async def test_a_tag_is_taken_away_and_its_image_stays(
 async def test_an_image_goes_with_its_tags(hosted: Hosted, records: Records, database: Database) -> None:
     body = image()
     await put(hosted, body, "1", "2")
-    assert await hosted.remove(TEAM, Digest.of(body), 700.0) == ("1", "2")
-    assert await hosted.remove(TEAM, Digest.of(body), 700.0) is None
+    assert await hosted.remove(TEAM, Digest.of(body), 500.0, 700.0) == ("1", "2")
+    assert await hosted.remove(TEAM, Digest.of(body), 500.0, 700.0) is None
     assert await records.image(TEAM, Digest.of(body)) is None
     assert await records.tag(TEAM, "1") is None
     assert await rows(database, "SELECT count(*) FROM manifest") == [(0,)]
@@ -200,7 +201,7 @@ async def test_children_and_referrers_of_what_goes_are_looked_at(hosted: Hosted,
     signature = image(subject=Digest.of(above))
     for body in (child, above, signature):
         await put(hosted, body)
-    await hosted.remove(TEAM, Digest.of(above), 700.0)
+    await hosted.remove(TEAM, Digest.of(above), 500.0, 700.0)
     found = {digest for number, digest, _ in await rows(database, REVIEWS) if number != 0}
     assert found == {Digest.of(child), Digest.of(signature)}
 
@@ -213,7 +214,7 @@ async def test_a_body_that_another_repository_has_stays(
     await hosted.create("team/other", Settings(), 1.0)
     await blobs(database, "team/other")
     await put(hosted, body, name="team/other")
-    await hosted.remove(TEAM, Digest.of(body), 700.0)
+    await hosted.remove(TEAM, Digest.of(body), 500.0, 700.0)
     assert await records.image("team/other", Digest.of(body)) is not None
 
 
@@ -263,11 +264,11 @@ async def test_a_cached_repositorys_name_is_taken(hosted: Hosted, records: Recor
 async def test_a_repository_is_renamed_with_all_it_has(hosted: Hosted, records: Records) -> None:
     body = image()
     await put(hosted, body, "1")
-    assert await hosted.rename(TEAM, "team/renamed")
+    assert await hosted.rename(TEAM, "team/renamed", 500.0)
     assert await records.image("team/renamed", Digest.of(body)) is not None
     assert await records.image(TEAM, Digest.of(body)) is None
     await hosted.create(TEAM, Settings(), 1.0)
-    assert not await hosted.rename(TEAM, "team/renamed")
+    assert not await hosted.rename(TEAM, "team/renamed", 500.0)
 
 
 async def test_a_repository_with_images_goes_only_by_force(hosted: Hosted, database: Database) -> None:
@@ -289,10 +290,10 @@ async def test_usage_counts_each_blob_once(hosted: Hosted) -> None:
 async def test_what_is_not_there_is_said(hosted: Hosted) -> None:
     for attempt in (
         put(hosted, image(), name="team/none"),
-        hosted.untag("team/none", "1"),
-        hosted.remove("team/none", CHILD, 1.0),
+        hosted.untag("team/none", "1", 1.0),
+        hosted.remove("team/none", CHILD, 1.0, 1.0),
         hosted.delete("team/none", 1.0, force=True),
-        hosted.rename("team/none", "x"),
+        hosted.rename("team/none", "x", 1.0),
         hosted.configure("team/none", Settings()),
         hosted.usage("team/none"),
     ):

@@ -108,7 +108,7 @@ async def test_a_name_that_comes_to_mean_something_else_is_heard(postgres_url: s
         hosted = Hosted(database)
         await hosted.create("app", Settings(), 1.0)
         await told.hear("clear")
-        await hosted.rename("app", "other")
+        await hosted.rename("app", "other", 2.0)
         await told.hear("clear")
 
 

@@ -17,10 +17,11 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.core.settings import Settings
 from cacheproxy.store.collection import Collection
 from cacheproxy.store.database import Database
-from cacheproxy.store.hosted import Hosted, Pushed, Put
+from cacheproxy.store.hosted import Hosted
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
 from cacheproxy.store.removal import Removal
+from cacheproxy.store.taking import Pushed, Put
 from tests.postgres import server
 from tests.store.hosting import rows
 from tests.store.images import CONFIG, IMAGE, LAYER, descriptor, index
@@ -122,10 +123,10 @@ class World:
         return await self.has_image()
 
     async def remove_image(self, database: Database) -> bool:
-        return await Hosted(database).remove(self.here, self.image, NOW + GRACE) is not None
+        return await Hosted(database).remove(self.here, self.image, NOW, NOW + GRACE) is not None
 
     async def remove_index(self, database: Database, now: float = NOW) -> bool:
-        return await Hosted(database).remove(self.here, self.index, now + GRACE) is not None
+        return await Hosted(database).remove(self.here, self.index, now, now + GRACE) is not None
 
     async def unlink(self, database: Database) -> bool | None:
         return await Pushing(database).unlink(self.here, self.layer, NOW)
