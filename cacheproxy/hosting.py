@@ -50,7 +50,6 @@ from cacheproxy.store.hosted import Hosted as HostedRows
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
 from cacheproxy.store.tokens import TokenRows
-from cacheproxy.store.uploads import UploadFiles
 from cacheproxy.upstream.credentials import CredentialsFailed, read_secret
 
 
@@ -83,7 +82,7 @@ class Lasting:
         database, records, node = stores.database, stores.records, secrets.token_hex(8)
         grants = Grants(GrantRows(database), clock)
         return cls(
-            Push(Pushing(database), UploadFiles(stores.content.root), stores.content, clock),
+            Push(Pushing(database), stores.content.uploads, stores.content, clock),
             SigningKeys(TokenRows(database), clock),
             Issued(AccountRows(database), clock, grants.changed),
             grants,
@@ -93,7 +92,7 @@ class Lasting:
     async def run(self) -> None:
         """For ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.push.expire)
+            nursery.start_soon(self.push.run)
             nursery.start_soon(self.keys.run)
             nursery.start_soon(self.issued.run)
             nursery.start_soon(self.grants.run)

@@ -17,7 +17,8 @@ from cacheproxy.core.operations import path
 from cacheproxy.core.query import first
 from cacheproxy.core.rights import Right
 from cacheproxy.edge.message import Request, Response
-from cacheproxy.registry.push import OutOfOrder, Push
+from cacheproxy.registry.push import Push
+from cacheproxy.registry.refusals import OutOfOrder
 
 Query = Mapping[str, Sequence[str]]
 Canonical = Callable[[str, Request], str | None]
@@ -43,14 +44,12 @@ class Uploads:
             parse_digest(wanted), repository, request, query, caller
         ):
             return _created(operation.name, parse_digest(wanted))
-        session = await self._push.begin(
-            repository, caller.name, _algorithm(first(query, "digest-algorithm"))
-        )
-        told = first(query, "digest")
+        algorithm, told = _algorithm(first(query, "digest-algorithm")), first(query, "digest")
         if told is None:
+            session = await self._push.begin(repository, caller.name, algorithm)
             return _begun(operation.name, session, 0)
         digest = parse_digest(told)
-        await self._push.finish(session, repository, caller.name, digest, request.receive)
+        await self._push.whole(repository, caller.name, algorithm, digest, request.receive)
         return _created(operation.name, digest)
 
     async def status(

@@ -22,6 +22,8 @@ class Hasher(Protocol):
 
     def hexdigest(self) -> str: ...
 
+    def copy(self) -> Hasher: ...
+
 
 class Digest(str):
     """ "sha256:<64 hex>" or "sha512:<128 hex>", lower case (image-spec, "Digests").

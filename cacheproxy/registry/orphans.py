@@ -1,4 +1,5 @@
-"""Stored files and objects that no row names: what a kill leaves behind between storing a blob and its row.
+"""Stored files and objects that no row names: what a kill leaves behind between storing a blob, or a chunk of
+an upload, and its row.
 
 They are never served, so there is no hurry: the sweep begins long after the start, when clients have had
 their first answers, and goes on at a pace that nobody feels. A fill commits within minutes: an older file
@@ -16,7 +17,6 @@ from typing import Protocol, TypeVar
 import structlog
 import trio
 
-from cacheproxy.core.digest import Digest
 from cacheproxy.store.errors import StoreError
 from cacheproxy.store.queries import PLACES
 
@@ -44,21 +44,21 @@ PAUSE = 0.05
 
 T = TypeVar("T")
 
-File = tuple[Digest, str]
-"""With its place."""
+File = tuple[str, str]
+"""What it is of, a blob's digest or an upload's session, and its place."""
 
 
 class Files(Protocol):
     """What the sweep needs of a content store. Both block."""
 
-    def files(self, older_than: float, now: float) -> Iterator[tuple[Digest, str]]: ...
+    def files(self, older_than: float, now: float) -> Iterator[File]: ...
     def remove(self, location: str) -> bool: ...
 
 
 class Rows(Protocol):
     """What it needs of the rows."""
 
-    async def accounted(self, files: Sequence[tuple[Digest, str]]) -> Set[str]:
+    async def accounted(self, files: Sequence[File]) -> Set[str]:
         """The places that are in a row, of up to PLACES. Raises StoreError."""
         ...
 
@@ -101,14 +101,14 @@ async def _unaccounted(rows: Rows, files: Sequence[File]) -> list[File]:
 
 async def _removed(content: Files, file: File) -> bool:
     """One that was evicted since it was listed is in no row, and gone."""
-    digest, location = file
+    owner, location = file
     try:
         removed = await _blocking(bind(content.remove, location))
     except OSError as error:
         log.warning("file without a row not removed", location=location, error=str(error))
         return False
     if removed:
-        log.info("file without a row removed", digest=digest, location=location)
+        log.info("file without a row removed", of=owner, location=location)
     return removed
 
 

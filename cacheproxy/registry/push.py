@@ -1,14 +1,16 @@
 """Pushing blobs: sessions that bytes are appended to, and what becomes of them.
 
 A session belongs to the repository that it was begun in and to whoever began it; for all others there is
-none. How far it is, the file says: after a restart a client asks, and goes on from there. Nothing is promised
-before the digest is proven and the bytes, and the row that names them, are durable.
+none. How far it is, its file says, or, where blobs are in a bucket, its row: after a restart, or at another
+node, a client asks and goes on from there. That the repository has the blob is not said before the digest is
+proven and the bytes, and the row that names them, are durable.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial as bind
 from typing import TypeVar
 
@@ -17,20 +19,18 @@ import trio
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError
+from cacheproxy.registry import orphans
+from cacheproxy.registry.pouring import Receive, TooMuch, pour
+from cacheproxy.registry.refusals import Ended, OutOfOrder, in_repository, over_quota, reported, within_quota
 from cacheproxy.store.content import Content
-from cacheproxy.store.durable import OUT_OF_SPACE
+from cacheproxy.store.disk import Location
 from cacheproxy.store.errors import StoreError
-from cacheproxy.store.pushing import NoRepository, Pushing, UploadRow
-from cacheproxy.store.uploads import Received, UploadBusy, UploadFile, UploadFiles, UploadGone
+from cacheproxy.store.pushing import OverQuota, Pushing, TooManyChunks, UploadRow
+from cacheproxy.store.sessions import Chunk, Sent, Upload, Uploads
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-Receive = Callable[[], Awaitable[bytes]]
-"""Some bytes of a body; empty at its end. Raises what says that the client is gone."""
-
-BATCH = 1 << 20
-"""Bytes that are written and hashed in one go, while the next ones come in."""
 
 GRACE = 86400.0
 """Seconds that a blob which no image names is kept: from one end of a build to the other."""
@@ -43,8 +43,14 @@ EXPIRE_EVERY = 600.0
 MOST_SESSIONS = 1000
 """Of one principal, open at once. (Docker pushes five layers at a time.)"""
 
+MOST_CHUNKS = 10_000
+"""Of one session in a bucket: S3's own number of parts. Each is a row, and a request when they are joined."""
+
 WRITERS = 8
 """Threads that write and hash at once: more than any disk gains from."""
+
+TIDY_SECONDS = 10.0
+"""For what is left behind by a request that has ended already, whoever has gone."""
 
 
 class Push:
@@ -53,7 +59,7 @@ class Push:
     def __init__(
         self,
         pushing: Pushing,
-        files: UploadFiles,
+        files: Uploads,
         content: Content,
         clock: Callable[[], float],
         grace: float = GRACE,
@@ -68,9 +74,15 @@ class Push:
     async def begin(self, repository: str, principal: str, algorithm: str) -> str:
         """A new session in a hosted repository: its name."""
         session = secrets.token_hex(16)
-        await self._run(self._files.begin, session)
-        begun = bind(self._pushing.begin, repository, session, principal, algorithm)
-        if not await _in_repository(repository, begun(self._clock(), MOST_SESSIONS)):
+        with reported():
+            await self._run(self._files.begin, session)
+        begun = self._pushing.begin(repository, session, principal, algorithm, self._clock(), MOST_SESSIONS)
+        try:
+            counted = await within_quota(repository, in_repository(repository, begun))
+        except OCIError:
+            await self._run(self._files.drop, session)
+            raise
+        if not counted:
             await self._run(self._files.drop, session)
             raise OCIError(
                 "TOOMANYREQUESTS",
@@ -80,11 +92,9 @@ class Push:
 
     async def status(self, session: str, repository: str, principal: str) -> int:
         """Bytes that were received."""
-        await self._find(session, repository, principal)
-        try:
-            return await self._run(self._files.size, session)
-        except UploadGone:
-            raise _unknown() from None
+        row = await self._find(session, repository, principal)
+        with reported():
+            return await self._run(self._files.size, session, row.sent)
 
     async def append(
         self,
@@ -99,12 +109,10 @@ class Push:
         `span`: where the client says that they belong, half-open. What came of a body that broke off stays.
         """
         row = await self._find(session, repository, principal)
-        upload = await self._open(session, row.algorithm)
-        try:
-            await self._append(upload, receive, span)
+        async with self._opened(session, row, row.sent) as upload:
+            await self._append(upload, session, row, receive, span)
+            await self._keep(upload, session)
             return upload.size
-        finally:
-            upload.close()
 
     async def finish(
         self,
@@ -121,19 +129,29 @@ class Push:
         """
         try:
             row = await self._find(session, repository, principal)
-        except OCIError:
+            chunks = await self._pushing.chunks(session) if row.sent.received else []
+            async with self._opened(session, row, row.sent._replace(chunks=tuple(chunks))) as upload:
+                await self._append(upload, session, row, receive, span)
+                await self._prove(upload, session, digest)
+                await self._store(upload, session, repository, digest)
+                return upload.size
+        except Ended:
             size = await self.find(repository, digest)
             if size is None:
                 raise
             return size
-        upload = await self._open(session, row.algorithm)
+
+    async def whole(
+        self, repository: str, principal: str, algorithm: str, digest: Digest, receive: Receive
+    ) -> int:
+        """A blob in one request: nobody could go on with what is left of it, so nothing is."""
+        session = await self.begin(repository, principal, algorithm)
         try:
-            await self._append(upload, receive, span)
-            await self._prove(upload, session, digest)
-            await self._store(upload, session, repository, digest)
-            return upload.size
-        finally:
-            upload.close()
+            return await self.finish(session, repository, principal, digest, receive)
+        except BaseException:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + TIDY_SECONDS):
+                await self._drop(session)
+            raise
 
     async def cancel(self, session: str, repository: str, principal: str) -> None:
         await self._find(session, repository, principal)
@@ -143,7 +161,7 @@ class Push:
         """Give the repository a blob that `source` has; False: it has none, or its bytes are not here."""
         now = self._clock()
         link = self._pushing.link(repository, digest, now, now + self._grace, source=source)
-        return await _in_repository(repository, link) is not None
+        return await within_quota(repository, in_repository(repository, link)) is not None
 
     async def mount_from_any(self, repository: str, digest: Digest, readable: Callable[[str], bool]) -> bool:
         """As `mount`, from any repository that the caller may read."""
@@ -159,13 +177,19 @@ class Push:
 
     async def delete(self, repository: str, digest: Digest) -> None:
         """Take a blob from the repository that no image there names."""
-        gone = await _in_repository(repository, self._pushing.unlink(repository, digest, self._clock()))
+        gone = await in_repository(repository, self._pushing.unlink(repository, digest, self._clock()))
         if gone is None:
             raise OCIError(
                 "DENIED", f"an image in {repository} consists of {digest}: delete the image first", status=405
             )
         if not gone:
             raise OCIError("BLOB_UNKNOWN", f"{repository} has no blob {digest}")
+
+    async def run(self) -> None:
+        """For ever: sessions that nobody came back to end, and what a kill has left of them goes."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.expire)
+            nursery.start_soon(orphans.watch, self._files, self._pushing, self._clock)
 
     async def expire(self) -> None:
         """For ever: sessions that nobody came back to end."""
@@ -181,43 +205,51 @@ class Push:
         rows = await self._pushing.stale(now - SESSION_KEPT, MOST_SESSIONS)
         files = await self._run(lambda: list(self._files.stale(SESSION_KEPT, now)))
         for session in sorted({*rows, *files}):
-            if await self._run(self._idle, session):
-                await self._drop(session)
+            if await self._run(self._files.idle, session) and await self._expired(session, now):
                 log.info("upload ended: nobody came back to it", session=session)
 
-    def _idle(self, session: str) -> bool:
-        """Whether no request is appending to it."""
-        try:
-            self._files.open(session, "sha256").close()
-        except UploadBusy:
+    async def _expired(self, session: str, now: float) -> bool:
+        """False: somebody has come back to it since it was found."""
+        ended = await self._pushing.end(session, now, now - SESSION_KEPT)
+        if not ended and await self._pushing.find(session) is not None:
             return False
-        except UploadGone:
-            return True
+        await self._run(self._files.drop, session)
         return True
 
     async def _find(self, session: str, repository: str, principal: str) -> UploadRow:
         row = await self._pushing.find(session)
         if row is None or row.repository != repository or row.principal != principal:
-            raise _unknown()
+            raise Ended
         now = self._clock()
         if now - row.touched > TOUCH_EVERY:
             await self._pushing.touch(session, now)
         return row
 
-    async def _open(self, session: str, algorithm: str) -> UploadFile:
+    @asynccontextmanager
+    async def _opened(self, session: str, row: UploadRow, sent: Sent) -> AsyncIterator[Upload]:
+        with reported():
+            upload = await self._run(self._files.open, session, row.algorithm, sent)
         try:
-            return await self._run(self._files.open, session, algorithm)
-        except UploadGone:
-            raise _unknown() from None
-        except UploadBusy:
-            said = "another request is sending bytes of this upload: wait for it, or ask how far it is"
-            raise OCIError("BLOB_UPLOAD_INVALID", said, status=409) from None
+            yield upload
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + TIDY_SECONDS):
+                await trio.to_thread.run_sync(upload.close, abandon_on_cancel=True)
 
-    async def _append(self, upload: UploadFile, receive: Receive, span: tuple[int, int] | None) -> None:
+    async def _append(
+        self,
+        upload: Upload,
+        session: str,
+        row: UploadRow,
+        receive: Receive,
+        span: tuple[int, int] | None,
+    ) -> None:
         start = upload.size
         if span is not None and span[0] != start:
             raise OutOfOrder(start)
-        await self._pour(upload, receive)
+        broken = await self._pour(upload, session, row, receive)
+        if broken is not None:
+            await self._keep(upload, session)
+            raise broken
         if span is not None and upload.size != span[1]:
             came = upload.size - start
             await self._run(upload.cut, start)
@@ -225,35 +257,38 @@ class Push:
                 "SIZE_INVALID", f"Content-Range names {span[1] - span[0]} bytes, and {came} came", status=400
             )
 
-    async def _pour(self, upload: UploadFile, receive: Receive) -> None:
-        """Receive and write side by side. Raises what `receive` does, once all that came is written."""
-        broken: Exception | None = None
-        failed: OSError | None = None
-        batches, written = trio.open_memory_channel[list[bytes]](0)
+    async def _pour(self, upload: Upload, session: str, row: UploadRow, receive: Receive) -> Exception | None:
+        """None, or why the body broke off."""
+        most = None if row.room is None else row.room - upload.size
+        try:
+            with reported():
+                return await pour(receive, bind(self._run, upload.append), most)
+        except TooMuch:
+            await self._drop(session)
+            raise over_quota(row.repository) from None
 
-        async def write() -> None:
-            nonlocal failed
-            async for batch in written:
-                try:
-                    await self._run(upload.append, batch)
-                except OSError as error:
-                    failed = error
-                    nursery.cancel_scope.cancel()
+    async def _keep(self, upload: Upload, session: str) -> None:
+        """What came is where all nodes find it, and counted, before the client hears of it."""
+        with reported():
+            chunk: Chunk | None = await self._run(upload.send)
+        if chunk is None:
+            return
+        refused: OCIError = Ended()
+        try:
+            received = await self._pushing.add(session, chunk, self._clock(), MOST_CHUNKS)
+            if received == chunk.start + chunk.size:
+                return
+            if received is not None:
+                refused = OutOfOrder(received)  # another request was first
+        except TooManyChunks:
+            said = f"an upload is sent in {MOST_CHUNKS} requests at most: send more bytes in each"
+            refused = OCIError("BLOB_UPLOAD_INVALID", said, status=400)
+        await self._run(self._files.remove, chunk.key)
+        raise refused
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(write)
-            async with batches:
-                try:
-                    await _pass_on(receive, batches.send)
-                except Exception as error:  # noqa: BLE001 - it is raised below
-                    broken = error
-        if failed is not None:
-            raise _no_room(failed)
-        if broken is not None:
-            raise broken
-
-    async def _prove(self, upload: UploadFile, session: str, digest: Digest) -> None:
-        found = await self._run(upload.digest, digest.algorithm)
+    async def _prove(self, upload: Upload, session: str, digest: Digest) -> None:
+        with reported():
+            found: Digest = await self._run(upload.digest, digest.algorithm)
         if found != digest:
             await self._drop(session)  # wrong bytes will not become right ones
             raise OCIError(
@@ -262,76 +297,39 @@ class Push:
                 detail={"sent": upload.size},
             )
 
-    async def _store(self, upload: UploadFile, session: str, repository: str, digest: Digest) -> None:
+    async def _store(self, upload: Upload, session: str, repository: str, digest: Digest) -> None:
         now = self._clock()
         keep_until = now + self._grace
-        linked = self._pushing.link(repository, digest, now, keep_until)
-        if await _in_repository(repository, linked) is not None:
-            await self._drop(session)  # its bytes are here already
-            return
         try:
-            location = await self._run(self._content.commit, Received(digest, upload))
-        except UploadGone:
-            raise _unknown() from None
-        except OSError as error:
-            raise _no_room(error) from error
-        recorded = self._pushing.record(repository, session, digest, upload.size, *location, now, keep_until)
-        superseded = await _in_repository(repository, recorded)
+            linked = self._pushing.link(repository, digest, now, keep_until)
+            if await in_repository(repository, linked) is not None:
+                await self._drop(session)  # its bytes are here already
+                return
+            with reported():
+                location: Location = await self._run(self._content.commit, upload.proven(digest))
+            recorded = self._pushing.record(
+                repository, session, digest, upload.size, *location, now, keep_until
+            )
+            superseded = await self._recorded(repository, location, recorded)
+        except OverQuota:
+            await self._drop(session)
+            raise over_quota(repository) from None
         if superseded is not None:
             await self._run(self._content.remove, superseded)
 
+    async def _recorded(
+        self, repository: str, location: Location, record: Awaitable[str | None]
+    ) -> str | None:
+        """What is stored and refused goes again at once: nobody was told of it."""
+        try:
+            return await in_repository(repository, record)
+        except (OverQuota, OCIError):
+            await self._run(self._content.remove, location.path)
+            raise
+
     async def _drop(self, session: str) -> None:
-        await self._pushing.end(session)
+        await self._pushing.end(session, self._clock())
         await self._run(self._files.drop, session)
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await trio.to_thread.run_sync(bind(function, *arguments), limiter=self._threads)
-
-
-class OutOfOrder(OCIError):
-    """Bytes that do not begin where the last ones ended: 416."""
-
-    def __init__(self, received: int) -> None:
-        super().__init__(
-            "RANGE_INVALID", f"the upload has {received} bytes: go on from there (see the Range header)"
-        )
-        self.received = received
-
-
-async def _pass_on(receive: Receive, pass_on: Callable[[list[bytes]], Awaitable[None]]) -> None:
-    """Receive all there is, and pass it on by the batch; also what came before it broke off."""
-    batch: list[bytes] = []
-    size = 0
-    try:
-        while chunk := await receive():
-            batch.append(chunk)
-            size += len(chunk)
-            if size >= BATCH:
-                full, batch, size = batch, [], 0
-                await pass_on(full)
-    finally:
-        if batch:
-            await pass_on(batch)
-
-
-async def _in_repository(repository: str, work: Awaitable[T]) -> T:
-    try:
-        return await work
-    except NoRepository:
-        raise OCIError("NAME_UNKNOWN", f"there is no repository {repository} here (any more)") from None
-
-
-def _unknown() -> OCIError:
-    return OCIError(
-        "BLOB_UPLOAD_UNKNOWN", "no such upload here: it has ended, or is another's; begin it again"
-    )
-
-
-def _no_room(error: OSError) -> Exception:
-    if error.errno not in OUT_OF_SPACE:
-        return error
-    return OCIError(
-        "UNAVAILABLE",
-        "there is no room for what is pushed; delete images, or wait until somebody has made room",
-        headers=(("Retry-After", "60"),),
-    )

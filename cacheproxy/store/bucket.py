@@ -36,6 +36,9 @@ CHUNK = 256 << 10
 """Bytes of a GET that are waited for before they are handed on. obstore's own buffer has about so many; for
 more it would copy them once again."""
 
+COPIED = 5 << 30
+"""Bytes of an object that S3 copies in one request, at most."""
+
 PAGE = 1000
 """Objects of one answer to a listing: what S3 gives at most."""
 
@@ -90,6 +93,20 @@ class Bucket:
                 obstore.put(self._store, key, b"".join(chunks), use_multipart=False)
             else:
                 obstore.put(self._store, key, chunks, chunk_size=PART, max_concurrency=PARTS_AT_ONCE)
+
+    def copies(self, size: int) -> bool:
+        """Whether `copy` is for objects of so many bytes. Azure says that it was done before it is."""
+        return size <= COPIED and not isinstance(self._store, AzureStore)
+
+    def copy(self, key: str, target: str) -> bool:
+        """An object once more, within the store. False: there is no such object."""
+        with _reported(f"{self.name} did not copy {key}"):
+            try:
+                obstore.copy(self._store, key, target)
+            except FileNotFoundError as error:
+                _refuse_missing_bucket(error)
+                return False
+            return True
 
     def get(self, key: str, start: int, stop: int) -> Piece | None:
         """The bytes [start, stop) of an object, start < stop; None: there is no such object."""

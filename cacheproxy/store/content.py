@@ -11,6 +11,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.store.disk import Location, Unfinished
 from cacheproxy.store.partial import Partial
 from cacheproxy.store.proven import Proven
+from cacheproxy.store.sessions import Uploads
 
 UNLIMITED = 1 << 62
 """Bytes of a store that has no end, as a bucket; a share of it is none either."""
@@ -22,6 +23,11 @@ class Content(Protocol):
     @property
     def root(self) -> Path:
         """The folder, on this node, of what is still arriving."""
+        ...
+
+    @property
+    def uploads(self) -> Uploads:
+        """What clients are sending."""
         ...
 
     def open(self, digest: Digest, location: str, size: int) -> BlobView:
@@ -41,7 +47,7 @@ class Content(Protocol):
         ...
 
     def remove(self, location: str) -> bool:
-        """One generation of a blob; False when it was not there. Raises OSError."""
+        """One generation of a blob, or a chunk of an upload; False when it was not there. Raises OSError."""
         ...
 
     def read_cold(self, location: str, size: int, start: int, stop: int) -> bytes | memoryview:

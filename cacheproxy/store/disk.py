@@ -39,6 +39,7 @@ from cacheproxy.store.durable import (
 from cacheproxy.store.errors import BlobDamaged, BlobMissing
 from cacheproxy.store.partial import Partial
 from cacheproxy.store.proven import Proven
+from cacheproxy.store.uploads import UploadFiles
 
 _LOCATION = re.compile(r"blobs/([a-z0-9]+)/[0-9a-f]{2}/([0-9a-f]+)\.([1-9][0-9]{0,18})")
 QUARANTINE = "quarantine"
@@ -84,6 +85,7 @@ class DiskContent:
         make_folder(root)
         self._folder(self._partials)
         self._folder(root / "blobs")
+        self.uploads = UploadFiles(root)
 
     def open(self, digest: Digest, location: str, size: int) -> StoredBlob:
         """Open a stored blob of `size` bytes; a few microseconds, no waiting.

@@ -280,6 +280,32 @@ _GRANTS = (
     """,
 )
 
+_CHUNKS = (
+    # Where blobs are in a bucket, what was sent of them is, too, and rows say how far a session is.
+    "ALTER TABLE upload ADD COLUMN received $integer NOT NULL DEFAULT 0",
+    "ALTER TABLE upload ADD COLUMN last TEXT NOT NULL DEFAULT ''",
+    """
+    CREATE TABLE chunk (
+        place TEXT NOT NULL PRIMARY KEY,
+        session TEXT NOT NULL REFERENCES upload (id) ON DELETE CASCADE,
+        start $integer NOT NULL,
+        size $integer NOT NULL
+    ) $table
+    """,
+    "CREATE UNIQUE INDEX chunk_by_session ON chunk (session, start)",
+    # Blobs that an image names and its repository has not got (yet): a reference as soon as it has.
+    """
+    CREATE TABLE absent (
+        repository $integer NOT NULL,
+        digest TEXT NOT NULL,
+        image TEXT NOT NULL,
+        PRIMARY KEY (repository, digest, image),
+        FOREIGN KEY (repository, image) REFERENCES image (repository, digest) ON DELETE CASCADE
+    ) $keyed
+    """,
+    "CREATE INDEX absent_by_image ON absent (repository, image)",
+)
+
 MIGRATIONS = (
     Migration(1, _CACHE),
     Migration(2, _EVICTION),
@@ -289,6 +315,7 @@ MIGRATIONS = (
     Migration(6, _TOKENS),
     Migration(7, _OUTBOX),
     Migration(8, _GRANTS),
+    Migration(9, _CHUNKS),
 )
 
 

@@ -19,6 +19,7 @@ import trio
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.store.bucket import Bucket, Reading
+from cacheproxy.store.chunks import ObjectUploads, Sole
 from cacheproxy.store.content import UNLIMITED
 from cacheproxy.store.disk import DiskContent, Location, Unfinished, digest_at, place
 from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreSuspect
@@ -26,6 +27,7 @@ from cacheproxy.store.listing import Objects
 from cacheproxy.store.objectblob import ObjectBlob
 from cacheproxy.store.partial import Partial
 from cacheproxy.store.proven import Proven
+from cacheproxy.store.sessions import UploadGone
 
 READ_THREADS = 32
 """Ranged reads at once, for all clients: so many may wait for a slow store, and nothing else does."""
@@ -55,6 +57,7 @@ class ObjectContent:
         self._generation = generation
         self._threads = trio.CapacityLimiter(READ_THREADS)
         self._all_open: set[ObjectBlob] = set()
+        self.uploads = ObjectUploads(bucket, local.uploads)
 
     def open(self, digest: Digest, location: str, size: int) -> ObjectBlob:
         """A view of a stored blob of `size` bytes; the store is asked when its first byte is.
@@ -76,9 +79,13 @@ class ObjectContent:
     def commit(self, proven: Proven) -> Location:
         """Send a proven file up, and hash what is sent once more. Its descriptor stays readable.
 
-        Raises StoreUnreachable; StoreSuspect when the file is no longer what was proven.
+        Raises StoreUnreachable; StoreSuspect when the file is no longer what was proven, UploadGone when
+        there is none.
         """
         location = place(proven.digest, self._generation())
+        if isinstance(proven, Sole):
+            self._copy(proven, location)
+            return location
         hasher = proven.digest.hasher()
 
         def chunks() -> Iterator[bytes]:
@@ -96,8 +103,21 @@ class ObjectContent:
         proven.discard()
         return location
 
+    def _copy(self, proven: Sole, location: Location) -> None:
+        """What is in the bucket already need not come back to be sent once more."""
+        if not self.bucket.copy(proven.key, location.path):
+            raise UploadGone(proven.key)
+        if self.bucket.size(location.path) != proven.size:
+            self.bucket.delete(location.path)
+            raise StoreSuspect(0, f"the copy of {proven.key} has not its {proven.size} bytes")
+
     def remove(self, location: str) -> bool:
-        """Delete one generation of a blob; False when it was not there. Raises StoreUnreachable."""
+        """Delete one generation of a blob, or what was sent of one; False when it was not there.
+
+        Raises StoreUnreachable.
+        """
+        if self.uploads.remove(location):
+            return True
         if digest_at(location) is None or self.bucket.size(location) is None:
             return False
         self.bucket.delete(location)

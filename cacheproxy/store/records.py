@@ -186,7 +186,7 @@ class Records:
             bind(_evict, sorted(blobs, key=lambda blob: blob.digest), not_before)
         )
 
-    async def accounted(self, files: Sequence[tuple[Digest, str]]) -> frozenset[str]:
+    async def accounted(self, files: Sequence[tuple[str, str]]) -> frozenset[str]:
         """Of the places of up to PLACES files those that are in a row: its blob's, or the trash's."""
         assert len(files) <= queries.PLACES
         padded = [*files, *[("", "")] * (queries.PLACES - len(files))]

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from cacheproxy.core.digest import Digest, Hasher
 from cacheproxy.store.durable import FILE_MODE, lasting, remove, sync_file
-from cacheproxy.store.errors import StoreError
+from cacheproxy.store.sessions import NOTHING, Chunk, Sent, UploadBusy, UploadGone
 from cacheproxy.store.vectored import write_at
 
 FOLDER = "uploads"
@@ -34,14 +34,6 @@ READ_BACK = 1 << 20
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class UploadGone(StoreError):
-    """There is no file of this session."""
-
-
-class UploadBusy(StoreError):
-    """Another request appends to it."""
 
 
 class Hashed(NamedTuple):
@@ -55,7 +47,7 @@ class Hashed(NamedTuple):
 
 
 class UploadFile:
-    """All methods block, and belong into a thread. Closed by its user, once."""
+    """sessions.Upload: all that was received is in the file."""
 
     def __init__(self, path: Path, fd: int, hashed: Hashed, left: Callable[[Hashed], None]) -> None:
         self.path = path
@@ -82,11 +74,11 @@ class UploadFile:
         os.ftruncate(self._fd, size)
         self.size = size
         if self._hashed.size > size:
-            self._hashed = _fresh(self._hashed.algorithm)
+            self._hashed = fresh(self._hashed.algorithm)
 
     def digest(self, algorithm: str) -> Digest:
         """Of all that is there: quick where it was hashed on arrival."""
-        hashed = self._hashed if self._hashed.algorithm == algorithm else _fresh(algorithm)
+        hashed = self._hashed if self._hashed.algorithm == algorithm else fresh(algorithm)
         while hashed.size < self.size:
             chunk = self.read(hashed.size, READ_BACK)
             hashed.state.update(chunk)
@@ -100,6 +92,18 @@ class UploadFile:
         if not data:
             raise OSError(errno.EIO, f"{self.path} is shorter than what was received")
         return data
+
+    def send(self) -> Chunk | None:
+        """The file is all there is to it."""
+        return None
+
+    def proven(self, digest: Digest) -> Received:
+        return Received(digest, self)
+
+    @property
+    def hashed(self) -> Hashed:
+        """How far the hash is."""
+        return self._hashed
 
     def rename(self, target: Path) -> None:
         """Make the bytes last and give them this name in the same file system; the caller makes that last.
@@ -150,7 +154,7 @@ class Received:
 
 
 class UploadFiles:
-    """The folder. All methods block."""
+    """sessions.Uploads: a folder."""
 
     def __init__(self, root: Path) -> None:
         """`root` is there, and holds blobs in the same file system."""
@@ -162,7 +166,13 @@ class UploadFiles:
         """Raises OSError."""
         os.close(os.open(self._path(session), _FLAGS | os.O_CREAT | os.O_EXCL, FILE_MODE))
 
-    def open(self, session: str, algorithm: str) -> UploadFile:
+    def spool(self, name: str, hashed: Hashed) -> UploadFile:
+        """A new file for what one request brings: `hashed` is what its hash begins with. Raises OSError."""
+        fd = os.open(self._path(name), _FLAGS | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return UploadFile(self._path(name), fd, hashed, lambda _: None)
+
+    def open(self, session: str, algorithm: str, sent: Sent = NOTHING) -> UploadFile:
         """The one user of the file. Raises UploadGone, UploadBusy, OSError."""
         path = self._path(session)
         fd = _open(path)
@@ -179,15 +189,25 @@ class UploadFiles:
             raise
         hashed = self._states.pop(session, None)
         if hashed is None or hashed.mtime != os.fstat(fd).st_mtime_ns:
-            hashed = _fresh(algorithm)
+            hashed = fresh(algorithm)
         return UploadFile(path, fd, hashed, lambda left: self._keep(session, left))
 
-    def size(self, session: str) -> int:
+    def size(self, session: str, sent: Sent = NOTHING) -> int:
         """Raises UploadGone."""
         try:
             return self._path(session).stat().st_size
         except FileNotFoundError:
             raise UploadGone(session) from None
+
+    def idle(self, session: str) -> bool:
+        """Whether no request is appending to it; true of one that is gone."""
+        try:
+            self.open(session, "sha256").close()
+        except UploadBusy:
+            return False
+        except UploadGone:
+            return True
+        return True
 
     def drop(self, session: str) -> bool:
         """False when there was none. Whoever appends to it appends to nothing."""
@@ -202,6 +222,14 @@ class UploadFiles:
                     untouched = now - entry.stat(follow_symlinks=False).st_mtime
                     if _SESSION.fullmatch(entry.name) is not None and untouched > older_than:
                         yield entry.name
+
+    def files(self, older_than: float, now: float) -> Iterator[tuple[str, str]]:
+        """There are no chunks in a folder."""
+        return iter(())
+
+    def remove(self, key: str) -> bool:
+        """Nor here."""
+        return False
 
     def _path(self, session: str) -> Path:
         assert _SESSION.fullmatch(session) is not None
@@ -227,5 +255,6 @@ def _open(path: Path) -> int:
     return fd
 
 
-def _fresh(algorithm: str) -> Hashed:
+def fresh(algorithm: str) -> Hashed:
+    """Over nothing yet."""
     return Hashed(algorithm, 0, hashlib.new(algorithm))

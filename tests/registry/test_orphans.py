@@ -109,7 +109,7 @@ class Shelf:
 
 
 class NoRows:
-    async def accounted(self, files: Sequence[tuple[Digest, str]]) -> frozenset[str]:
+    async def accounted(self, files: Sequence[tuple[str, str]]) -> frozenset[str]:
         await trio.lowlevel.checkpoint()
         return frozenset()
 

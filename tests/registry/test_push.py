@@ -13,7 +13,8 @@ import trio
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError
 from cacheproxy.registry import push as pushes
-from cacheproxy.registry.push import GRACE, SESSION_KEPT, OutOfOrder, Push
+from cacheproxy.registry.push import GRACE, SESSION_KEPT, Push
+from cacheproxy.registry.refusals import OutOfOrder
 from cacheproxy.store import uploads
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.errors import StoreSuspect

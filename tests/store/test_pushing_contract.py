@@ -41,9 +41,9 @@ async def recorded(pushing: Pushing, location: str = PLACE, generation: int = 1)
 async def test_an_upload_is_found_until_it_ends(pushing: Pushing) -> None:
     assert await begun(pushing)
     assert await pushing.find(SESSION) == UploadRow(TEAM, "user:alice", "sha256", 10.0)
-    assert await pushing.end(SESSION)
+    assert await pushing.end(SESSION, 20.0)
     assert await pushing.find(SESSION) is None
-    assert not await pushing.end(SESSION)
+    assert not await pushing.end(SESSION, 20.0)
 
 
 async def test_uploads_are_counted_by_principal(pushing: Pushing) -> None:

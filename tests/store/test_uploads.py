@@ -12,7 +12,8 @@ import pytest
 from cacheproxy.core.digest import Digest
 from cacheproxy.store import uploads
 from cacheproxy.store.errors import StoreSuspect
-from cacheproxy.store.uploads import UploadBusy, UploadFile, UploadFiles, UploadGone
+from cacheproxy.store.sessions import UploadBusy, UploadGone
+from cacheproxy.store.uploads import UploadFile, UploadFiles
 
 SESSION = "0123456789abcdef" * 2
 OTHER = "f" * 32
