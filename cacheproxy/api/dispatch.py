@@ -232,7 +232,7 @@ class Door:
                 self._admitted(request, caller, need, meant.name)
                 if (type(operation), request.method) not in BEGINNINGS:
                     raise unknown(meant.name)
-                return await self._hosted.born(meant.name, caller)
+                return self._hosted.foreseen(meant.name, caller)
         target = self._beyond(meant, caller) if isinstance(meant, Bare) else meant
         if target is None:
             assert isinstance(meant, Bare)

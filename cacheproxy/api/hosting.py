@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -63,12 +64,13 @@ class Hosted:
         self._hosting = hosting
         self._repositories = repositories
         self._blobs = blobs
+        self._uploads = uploads
         self._handlers: dict[tuple[type, str], Callable[..., Awaitable[Response]]] = {
             (ops.Manifest, "PUT"): self._put,
             (ops.Manifest, "DELETE"): self._delete,
             (ops.Blob, "GET"): self._blob,
             (ops.Blob, "DELETE"): uploads.delete,
-            (ops.Uploads, "POST"): uploads.begin,
+            (ops.Uploads, "POST"): self._begin,
             (ops.Upload, "GET"): uploads.status,
             (ops.Upload, "PATCH"): uploads.append,
             (ops.Upload, "PUT"): uploads.finish,
@@ -89,9 +91,9 @@ class Hosted:
         """Whether the caller's push would make the repository."""
         return caller.may(Right.CREATE, name) and self._repositories.foresees(name)
 
-    async def born(self, name: str, caller: Caller) -> str:
-        """The repository that somebody pushes to, and that was not there: made, where that is foreseen."""
-        if caller.may(Right.CREATE, name) and await self._repositories.born_by_push(name):
+    def foreseen(self, name: str, caller: Caller) -> str:
+        """The repository that somebody pushes to, and that is not there: their push may make it."""
+        if self.creatable(name, caller):
             return name
         raise OCIError(
             "NAME_UNKNOWN",
@@ -116,6 +118,30 @@ class Hosted:
         """GET and HEAD."""
         return await self._hosting.manifest(repository, operation.reference)
 
+    async def _begin(
+        self, operation: ops.Uploads, repository: str, request: Request, query: Query, caller: Caller
+    ) -> Response:
+        """An upload begins; a repository that it made is not there if it did not."""
+        if await self.has(repository):
+            return await self._uploads.begin(operation, repository, request, query, caller)
+        self.foreseen(repository, caller)
+        await self._repositories.born_by_push(repository)
+        try:
+            return await self._uploads.begin(operation, repository, request, query, caller)
+        except BaseException:
+            await self._repositories.unmake(repository)
+            raise
+
+    async def tags_of(self, repository: str, last: str, n: int) -> list[str]:
+        """Up to `n` behind `last`."""
+        return await self._hosting.tags(repository, last, n)
+
+    async def referrers_of(
+        self, repository: str, subject: Digest, artifact_type: str | None, last: str, n: int
+    ) -> list[dict[str, Any]]:
+        """Up to `n` descriptors behind `last`, in the order of their digests."""
+        return await self._hosting.referrers(repository, subject, artifact_type, last, n)
+
     async def _put(
         self, operation: ops.Manifest, repository: str, request: Request, query: Query, caller: Caller
     ) -> Response:
@@ -124,7 +150,8 @@ class Hosted:
             raise OCIError("TAG_INVALID", f"more than {MOST_TAGS} tags in one request", status=414)
         body = await request.read_body(MAX_MANIFEST)
         sent_as = request.headers.get("content-type", "")
-        digest, parsed = await self._hosting.put(repository, operation.reference, tags, sent_as, body)
+        birth = self._repositories.birth(repository) if caller.may(Right.CREATE, repository) else None
+        digest, parsed = await self._hosting.put(repository, operation.reference, tags, sent_as, body, birth)
         headers: Headers = [
             ("Location", path(ops.Manifest(operation.name, digest))),
             ("Docker-Content-Digest", digest),

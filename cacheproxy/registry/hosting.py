@@ -14,6 +14,7 @@ from cacheproxy.core.blob import BlobView
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.manifest import ManifestInvalid, ParsedManifest
+from cacheproxy.core.settings import Settings
 from cacheproxy.registry.blobs import Address, Located
 from cacheproxy.registry.manifests import PulledManifest
 from cacheproxy.registry.push import GRACE, Push
@@ -81,9 +82,18 @@ class Hosting:
         return PulledManifest(image.digest, image.media_type, image.body, "hit", stands - self._grace / 2)
 
     async def put(
-        self, repository: str, reference: Digest | str, tags: Sequence[str], media_type: str, body: bytes
+        self,
+        repository: str,
+        reference: Digest | str,
+        tags: Sequence[str],
+        media_type: str,
+        body: bytes,
+        birth: Settings | None = None,
     ) -> tuple[Digest, ParsedManifest]:
-        """Take a manifest: its digest, and what it says."""
+        """Take a manifest: its digest, and what it says.
+
+        `birth`: how the repository is made if it is not there; it is not by a manifest that is refused.
+        """
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
         digest = Digest.of(body, algorithm)
         if isinstance(reference, Digest):
@@ -97,12 +107,14 @@ class Hosting:
             raise OCIError("MANIFEST_INVALID", str(error)) from error
         pushed = Pushed(digest, body, parsed, tuple(sorted(set(tags))))
         try:
-            put = bind(self._hosted.put, repository, pushed, self._clock())
+            put = bind(self._hosted.put, repository, pushed, self._clock(), birth)
             answer = await settled(put, self._changed, _moves)
         except NoRepository:
             raise unknown(repository) from None
         if isinstance(answer, Refused):
             raise _refusal(repository, answer)
+        if answer.born:
+            log.info("repository created by a push", repository=repository)
         return digest, parsed
 
     async def delete(self, repository: str, reference: Digest | str) -> None:
@@ -193,8 +205,10 @@ def _removed(tags: tuple[str, ...] | None) -> bool:
 
 
 def _moves(answer: Put | Refused) -> bool:
-    """Whether a tag means another image than before."""
-    return isinstance(answer, Put) and any(before is not None for before in answer.moved.values())
+    """Whether a tag, or the repository's name, means another image than before."""
+    if isinstance(answer, Refused):
+        return False
+    return answer.born or any(before is not None for before in answer.moved.values())
 
 
 def _descriptor(referrer: Referrer) -> dict[str, Any]:

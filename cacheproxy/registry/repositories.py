@@ -13,7 +13,7 @@ import trio
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.settings import Settings
 from cacheproxy.core.templates import ROOT, Birth, Templates
-from cacheproxy.store.errors import StoreBusy
+from cacheproxy.store.errors import StoreBusy, StoreError
 from cacheproxy.store.hosted import Hosted, Kept
 from cacheproxy.store.pushing import NoRepository
 
@@ -52,6 +52,19 @@ class Repositories:
         """Whether a template other than ROOT is for it."""
         template = self._templates.choose(name, Birth.PUSH)
         return template is not None and template.prefix != ROOT
+
+    def birth(self, name: str) -> Settings | None:
+        """How a push would make the repository; None: it would not."""
+        template = self._templates.choose(name, Birth.PUSH)
+        return None if template is None else template.settings
+
+    async def unmake(self, name: str) -> None:
+        """Undo `born_by_push`, where nothing has come of the push, nor of another one."""
+        try:
+            if await settled(bind(self._hosted.drop_empty, name, self._clock()), self._changed):
+                log.info("repository deleted: nothing was pushed", repository=name)
+        except (OSError, StoreError) as error:
+            log.warning("empty repository not deleted", repository=name, error=str(error))
 
     async def born_by_push(self, name: str) -> bool:
         """Make the repository that somebody pushes to; False: no template covers it, or its name is taken."""

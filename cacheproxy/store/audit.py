@@ -117,6 +117,17 @@ RULES = (
         invariants.PUSH_AGAIN,
     ),
     Rule(
+        "I3",
+        "an image waits for a blob that its repository has",
+        """
+        SELECT repository.name || '@' || absent.image || ' ' || absent.digest
+        FROM absent
+        JOIN repository ON repository.id = absent.repository
+        JOIN link ON link.repository = absent.repository AND link.digest = absent.digest
+        """,
+        invariants.PUSH_AGAIN,
+    ),
+    Rule(
         "I7",
         "an upload that nobody came back to",
         f"""
@@ -173,6 +184,12 @@ SELECT repository.name, image.digest, reference.digest
 FROM image
 JOIN repository ON repository.id = image.repository
 JOIN reference ON reference.repository = image.repository AND reference.image = image.digest
+WHERE image.digest > :after AND image.digest <= :last
+UNION
+SELECT repository.name, image.digest, absent.digest
+FROM image
+JOIN repository ON repository.id = image.repository
+JOIN absent ON absent.repository = image.repository AND absent.image = image.digest
 WHERE image.digest > :after AND image.digest <= :last
 """
 CHILDREN = """

@@ -24,15 +24,10 @@ from cacheproxy.store.leaving import Farewell
 from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.pushing import NoRepository
 from cacheproxy.store.review import BLOB, DUE_OF, EXTEND, enqueue
-from cacheproxy.store.taking import FIND, HAS_IMAGE, Pushed, Put, Refused, found, take, usage
+from cacheproxy.store.taking import FIND, HAS_IMAGE, NotBorn, Pushed, Put, Refused, create, found, take, usage
 
 T = TypeVar("T")
 
-CREATE = """
-INSERT INTO repository (name, kind, upstream, created, settings)
-VALUES (:name, 'hosted', NULL, :now, :settings)
-ON CONFLICT (name) DO NOTHING
-"""
 CONFIGURE = "UPDATE repository SET settings = :settings WHERE name = :name AND kind = 'hosted' RETURNING id"
 RENAME = "UPDATE repository SET name = :new WHERE name = :old AND kind = 'hosted' RETURNING id"
 
@@ -53,6 +48,20 @@ WHERE repository = :repository AND digest = :digest AND keep_until < :keep_until
 
 ALL_IMAGES = "SELECT digest FROM image WHERE repository = :repository"
 ALL_LINKS = "SELECT digest FROM link WHERE repository = :repository"
+USED = """
+SELECT 1 FROM repository
+WHERE id = :repository AND (
+    EXISTS (SELECT 1 FROM image WHERE repository = :repository)
+    OR EXISTS (SELECT 1 FROM link WHERE repository = :repository)
+    OR EXISTS (SELECT 1 FROM upload WHERE repository = :repository)
+)
+"""
+TRASH_CHUNKS = """
+INSERT INTO trash (path, not_before)
+SELECT chunk.place, :now FROM upload JOIN chunk ON chunk.session = upload.id
+WHERE upload.repository = :repository
+ON CONFLICT (path) DO NOTHING
+"""
 EMPTY = (
     "DELETE FROM tag WHERE repository = :repository",
     "DELETE FROM pin WHERE repository = :repository",
@@ -123,16 +132,8 @@ class Hosted:
 
     async def create(self, name: str, settings: Settings, now: float) -> bool:
         """False: there is a repository of that name."""
-        event = Event(Kind.REPOSITORY_CREATED, name, now, by=events.by.get())
-
-        def create(tx: Tx) -> bool:
-            if tx.one(queries.REPOSITORY_ID, name=name) is not None:
-                return False
-            tx.run(CREATE, name=name, now=now, settings=settings.text())
-            self._outbox.note(tx, event)
-            return True
-
-        return await self._database.write(create)
+        by = events.by.get()
+        return await self._database.write(lambda tx: create(tx, name, settings, now, self._outbox, by))
 
     async def configure(self, name: str, settings: Settings) -> None:
         def configure(tx: Tx) -> None:
@@ -159,10 +160,23 @@ class Hosted:
         """The repository with all that is in it. False: it has images, and `force` was not given."""
         return await self._database.write(bind(_delete_repository, name, self._farewell(now), force))
 
-    async def put(self, name: str, pushed: Pushed, now: float) -> Put | Refused:
-        """Take a manifest, its references and its tags, all or nothing."""
+    async def drop_empty(self, name: str, now: float) -> bool:
+        """A repository that nobody has come to use. False: somebody has, or there is none."""
+        return await self._database.write(bind(_drop_empty, name, self._farewell(now)))
+
+    async def put(
+        self, name: str, pushed: Pushed, now: float, birth: Settings | None = None
+    ) -> Put | Refused:
+        """Take a manifest, its references and its tags, all or nothing.
+
+        `birth`: how the repository is made, with it, if it is not there.
+        """
         try:
-            return await settle(self._database, bind(take, name, pushed, now, self._outbox, events.by.get()))
+            return await settle(
+                self._database, bind(take, name, pushed, now, self._outbox, events.by.get(), birth)
+            )
+        except NotBorn as error:
+            return error.refused
         except Conflict:
             # What it names went between the look and the write, on a database that lets both begin.
             return Refused(missing=tuple(sorted({blob.digest for blob in pushed.parsed.blobs})))
@@ -260,6 +274,7 @@ def _delete_repository(name: str, farewell: Farewell, force: bool, tx: Tx) -> bo
     if images and not force:
         return False
     blobs = _column(tx.all(ALL_LINKS, repository=repository))
+    tx.run(TRASH_CHUNKS, repository=repository, now=farewell.now)
     for statement in EMPTY:
         tx.run(statement, repository=repository)
     for digest in sorted(images):
@@ -267,6 +282,13 @@ def _delete_repository(name: str, farewell: Farewell, force: bool, tx: Tx) -> bo
     enqueue(tx, BLOB, blobs, farewell.now)
     farewell.repository(tx, name)
     return True
+
+
+def _drop_empty(name: str, farewell: Farewell, tx: Tx) -> bool:
+    row = tx.one(FIND, name=name)
+    if row is None or tx.one(USED, repository=row[0]) is not None:
+        return False
+    return _delete_repository(name, farewell, False, tx)
 
 
 def _column(rows: Iterable[Sequence[str]]) -> list[str]:

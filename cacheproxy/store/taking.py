@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.events import By, Event, Kind
@@ -18,6 +18,15 @@ FIND = "SELECT id, settings FROM repository WHERE name = :name AND kind = 'hoste
 HAS_BLOB = "SELECT 1 FROM link WHERE repository = :repository AND digest = :digest"
 HAS_IMAGE = "SELECT media_type FROM image WHERE repository = :repository AND digest = :digest"
 TAGGED = "SELECT digest FROM tag WHERE repository = :repository AND name = :name"
+CREATE = """
+INSERT INTO repository (name, kind, upstream, created, settings)
+VALUES (:name, 'hosted', NULL, :now, :settings)
+ON CONFLICT (name) DO NOTHING
+"""
+ADD_ABSENT = """
+INSERT INTO absent (repository, digest, image) VALUES (:repository, :digest, :image)
+ON CONFLICT (repository, digest, image) DO NOTHING
+"""
 USAGE = """
 SELECT
     (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM link WHERE repository = :repository),
@@ -55,6 +64,16 @@ class Put:
     """The repository did not have the image."""
     moved: dict[str, Digest | None] = field(default_factory=dict)
     """The tags that came to mean it, with what they meant before."""
+    born: bool = False
+    """The repository was not there before."""
+
+
+class NotBorn(Exception):
+    """The repository would have been made by a manifest that is not taken: nothing is made."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused)
+        self.refused = refused
 
 
 def found(tx: Tx, name: str) -> tuple[int, Settings]:
@@ -65,8 +84,29 @@ def found(tx: Tx, name: str) -> tuple[int, Settings]:
     return int(row[0]), Settings.parse(row[1])
 
 
-def take(name: str, pushed: Pushed, now: float, outbox: Outbox, by: By | None, tx: Tx) -> Put | Refused:
-    """Raises NoRepository."""
+def create(tx: Tx, name: str, settings: Settings, now: float, outbox: Outbox, by: By | None) -> bool:
+    """A hosted repository. False: there is one of that name, hosted or cached."""
+    if tx.one(queries.REPOSITORY_ID, name=name) is not None:
+        return False
+    tx.run(CREATE, name=name, now=now, settings=settings.text())
+    outbox.note(tx, Event(Kind.REPOSITORY_CREATED, name, now, by=by))
+    return True
+
+
+def take(
+    name: str, pushed: Pushed, now: float, outbox: Outbox, by: By | None, birth: Settings | None, tx: Tx
+) -> Put | Refused:
+    """`birth`: how the repository is made if it is not there. Raises NoRepository, and NotBorn."""
+    born = birth is not None and create(tx, name, birth, now, outbox, by)
+    answer = _take(name, pushed, now, outbox, by, tx)
+    if not born:
+        return answer
+    if isinstance(answer, Refused):
+        raise NotBorn(answer)
+    return replace(answer, born=True)
+
+
+def _take(name: str, pushed: Pushed, now: float, outbox: Outbox, by: By | None, tx: Tx) -> Put | Refused:
     repository, settings = found(tx, name)
     tx.run(HOLD_ITEM, repository=repository, digest=pushed.digest)
     here: Row | None = tx.one(HAS_IMAGE, repository=repository, digest=pushed.digest)
@@ -180,7 +220,8 @@ def _add(tx: Tx, repository: int, pushed: Pushed, now: float) -> None:
 
 
 def _refer(tx: Tx, repository: int, pushed: Pushed) -> None:
-    """To the blobs that are here; of a sparse image, more of them may be when it is pushed again."""
+    """To the blobs that are here; the others are waited for (pushing.ARRIVED)."""
     for blob in sorted({blob.digest for blob in pushed.parsed.blobs}):
-        if tx.one(HAS_BLOB, repository=repository, digest=blob) is not None:
-            tx.run(queries.ADD_REFERENCE, repository=repository, image=pushed.digest, digest=blob)
+        here = tx.one(HAS_BLOB, repository=repository, digest=blob) is not None
+        add = queries.ADD_REFERENCE if here else ADD_ABSENT
+        tx.run(add, repository=repository, image=pushed.digest, digest=blob)

@@ -11,6 +11,7 @@ from cacheproxy.store.database import Database
 from cacheproxy.store.hosted import Hosted, Kept
 from cacheproxy.store.pushing import NoRepository, Pushing
 from cacheproxy.store.records import Records
+from cacheproxy.store.sessions import Chunk
 from cacheproxy.store.taking import Pushed, Put, Refused
 from tests.store.hosting import rows
 from tests.store.images import (
@@ -308,3 +309,59 @@ async def test_repositories_are_told_with_what_is_in_them(database: Database) ->
     assert await hosted.all() == [
         Kept(name, Settings(description=name), 0, 0) for name in ("a-b", "a/b", "b")
     ]
+
+
+WAITED_FOR = "SELECT digest FROM absent"
+
+
+async def test_a_sparse_image_names_its_blobs_as_they_come(hosted: Hosted, database: Database) -> None:
+    await hosted.create("team/empty", Settings(sparse="images"), 1.0)
+    assert isinstance(await put(hosted, image(), "1", name="team/empty"), Put)
+    assert sorted(await rows(database, WAITED_FOR)) == sorted([(CONFIG_DIGEST,), (LAYER_DIGEST,)])
+    await blobs(database, "team/empty")
+    assert await rows(database, WAITED_FOR) == []
+    assert len(await rows(database, "SELECT * FROM reference")) == 2
+    pushing = Pushing(database)
+    assert await pushing.unlink("team/empty", LAYER_DIGEST, 20.0) is None, "the image explains it"
+
+
+async def test_a_sparse_image_that_went_waits_for_nothing(hosted: Hosted, database: Database) -> None:
+    await hosted.create("team/empty", Settings(sparse="images"), 1.0)
+    await put(hosted, image(), "1", name="team/empty")
+    await hosted.remove("team/empty", Digest.of(image()), 20.0, 30.0)
+    assert await rows(database, WAITED_FOR) == []
+    await blobs(database, "team/empty")
+    assert await rows(database, "SELECT * FROM reference") == []
+
+
+async def test_a_manifest_makes_its_repository_or_does_not(hosted: Hosted, database: Database) -> None:
+    refused = await hosted.put("team/new", pushed(image()), 10.0, Settings())
+    assert isinstance(refused, Refused)
+    assert await hosted.settings("team/new") is None
+    taken = await hosted.put("team/new", pushed(index()), 10.0, Settings(description="new"))
+    assert taken == Put(True, {}, born=True)
+    assert await hosted.settings("team/new") == Settings(description="new")
+    assert await hosted.put("team/new", pushed(index()), 10.0, Settings()) == Put(False, {})
+    with pytest.raises(NoRepository):
+        await hosted.put("team/none", pushed(index()), 10.0)
+
+
+async def test_only_a_repository_that_nobody_uses_is_dropped(hosted: Hosted, database: Database) -> None:
+    await hosted.create("team/empty", Settings(), 1.0)
+    pushing = Pushing(database)
+    await pushing.begin("team/empty", "a" * 32, "user:alice", "sha256", 1.0, 9)
+    assert not await hosted.drop_empty("team/empty", 2.0)
+    await pushing.end("a" * 32, 2.0)
+    assert await hosted.drop_empty("team/empty", 2.0)
+    assert await hosted.settings("team/empty") is None
+    for name in ("team/empty", TEAM):
+        assert not await hosted.drop_empty(name, 2.0)
+
+
+async def test_what_was_sent_goes_with_the_repository(hosted: Hosted, database: Database) -> None:
+    pushing = Pushing(database)
+    await pushing.begin(TEAM, "a" * 32, "user:alice", "sha256", 1.0, 9)
+    await pushing.add("a" * 32, Chunk("uploads/one", 0, 5), 1.0, 9)
+    assert await hosted.delete(TEAM, 30.0, force=True)
+    assert await rows(database, "SELECT path, not_before FROM trash") == [("uploads/one", 30.0)]
+    assert await rows(database, "SELECT * FROM chunk") == []

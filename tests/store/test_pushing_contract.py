@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cacheproxy.core.digest import Digest
+from cacheproxy.core.settings import Settings
 from cacheproxy.store.database import Database
-from cacheproxy.store.pushing import NoRepository, Pushing, UploadRow
+from cacheproxy.store.pushing import NoRepository, OverQuota, Pushing, TooManyChunks, UploadRow
 from cacheproxy.store.records import Records
+from cacheproxy.store.sessions import Chunk, Sent
 from tests.store.hosting import host, rows
 from tests.store.images import LAYER_BYTES, LAYER_DIGEST, REPOSITORY, image, record
 
@@ -185,3 +187,95 @@ async def test_a_blob_that_an_image_explains_needs_no_more_time(
     await record(records, image(), "1", repository=TEAM)
     assert await pushing.stands(TEAM, LAYER_DIGEST, 30.0, 550.0, 700.0) == len(LAYER_BYTES)
     assert await rows(database, REVIEWS) == [(0, LAYER_DIGEST, 500.0)]
+
+
+FIRST, NEXT = Chunk("uploads/first", 0, 5), Chunk("uploads/next", 5, 3)
+
+
+async def test_chunks_are_counted_one_behind_the_other(pushing: Pushing) -> None:
+    await begun(pushing)
+    assert [await pushing.add(SESSION, chunk, 11.0, 9) for chunk in (FIRST, NEXT)] == [5, 8]
+    assert await pushing.find(SESSION) == UploadRow(TEAM, "user:alice", "sha256", 11.0, Sent(8, NEXT.key))
+    assert await pushing.chunks(SESSION) == [FIRST, NEXT]
+
+
+async def test_a_chunk_that_is_counted_already_is_not_again(pushing: Pushing) -> None:
+    await begun(pushing)
+    for _ in range(2):
+        assert await pushing.add(SESSION, FIRST, 11.0, 9) == 5
+    assert await pushing.chunks(SESSION) == [FIRST]
+
+
+async def test_a_chunk_that_came_second_is_not_counted(pushing: Pushing) -> None:
+    await begun(pushing)
+    await pushing.add(SESSION, FIRST, 11.0, 9)
+    assert await pushing.add(SESSION, Chunk("uploads/other", 0, 7), 11.0, 9) == 5
+    assert await pushing.chunks(SESSION) == [FIRST]
+
+
+async def test_a_session_that_has_ended_counts_nothing(pushing: Pushing) -> None:
+    assert await pushing.add(SESSION, FIRST, 11.0, 9) is None
+
+
+async def test_a_session_has_only_so_many_chunks(pushing: Pushing) -> None:
+    await begun(pushing)
+    await pushing.add(SESSION, FIRST, 11.0, 1)
+    with pytest.raises(TooManyChunks):
+        await pushing.add(SESSION, NEXT, 11.0, 1)
+
+
+async def test_chunks_leave_with_their_session(pushing: Pushing, database: Database) -> None:
+    for end in (pushing.end(SESSION, 20.0), recorded(pushing)):
+        await begun(pushing)
+        await pushing.add(SESSION, FIRST, 11.0, 9)
+        await end
+        assert await rows(database, "SELECT path, not_before FROM trash") == [(FIRST.key, 20.0)]
+        assert await rows(database, "SELECT * FROM chunk") == []
+        assert await pushing.accounted([(SESSION, FIRST.key), (SESSION, NEXT.key)]) == {FIRST.key}
+        await database.write(lambda tx: tx.run("DELETE FROM trash"))
+
+
+async def test_a_session_that_was_touched_does_not_end_for_its_age(pushing: Pushing) -> None:
+    await begun(pushing)
+    assert not await pushing.end(SESSION, 20.0, 10.0)
+    assert await pushing.end(SESSION, 20.0, 10.5)
+
+
+QUOTA = "UPDATE repository SET settings = :settings WHERE name = :name"
+
+
+async def quota(database: Database, name: str, size: int) -> None:
+    settings = Settings(quota_bytes=size).text()
+    await database.write(lambda tx: tx.run(QUOTA, name=name, settings=settings))
+
+
+async def test_what_fits_into_the_quota_is_known(pushing: Pushing, database: Database) -> None:
+    await begun(pushing)
+    await recorded(pushing)
+    await quota(database, TEAM, len(LAYER_BYTES) + 3)
+    await begun(pushing, SECOND)
+    row = await pushing.find(SECOND)
+    assert row is not None
+    assert row.room == 3
+
+
+async def test_a_blob_beyond_the_quota_is_not_taken(pushing: Pushing, database: Database) -> None:
+    await quota(database, TEAM, len(LAYER_BYTES) - 1)
+    await begun(pushing)
+    with pytest.raises(OverQuota):
+        await recorded(pushing)
+    assert await rows(database, "SELECT * FROM blob") == []
+    await quota(database, TEAM, len(LAYER_BYTES))
+    await recorded(pushing)
+    await quota(database, OTHER, len(LAYER_BYTES) - 1)
+    with pytest.raises(OverQuota):
+        await pushing.link(OTHER, LAYER_DIGEST, 30.0, 600.0, source=TEAM)
+
+
+async def test_what_a_full_repository_has_it_may_be_given_again(pushing: Pushing, database: Database) -> None:
+    await begun(pushing)
+    await recorded(pushing)
+    await quota(database, TEAM, 1)
+    assert await pushing.link(TEAM, LAYER_DIGEST, 30.0, 600.0) == len(LAYER_BYTES)
+    with pytest.raises(OverQuota):
+        await begun(pushing, SECOND)
