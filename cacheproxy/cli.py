@@ -15,9 +15,11 @@ from cacheproxy.commands.client_config import client_config
 from cacheproxy.commands.doctor import doctor
 from cacheproxy.commands.du import du
 from cacheproxy.commands.explain import explain
+from cacheproxy.commands.exporting import export
 from cacheproxy.commands.fsck import fsck
 from cacheproxy.commands.gc import gc
 from cacheproxy.commands.grant import explain_access, grant
+from cacheproxy.commands.importing import import_
 from cacheproxy.commands.pins import pin, unpin
 from cacheproxy.commands.prefetch import prefetch
 from cacheproxy.commands.purge import purge
@@ -47,6 +49,7 @@ def main(context: click.Context) -> None:
 COMMANDS = (
     *(check_config, status, explain, du, repository, purge, pin, unpin, prefetch),
     *(scrub, client_config, doctor, fsck, gc, account, grant, explain_access),
+    *(export, import_),
 )
 for command in COMMANDS:
     main.add_command(command)

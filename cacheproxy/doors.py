@@ -14,6 +14,7 @@ from cacheproxy import behalf, hosting, wiring
 from cacheproxy.api.admin import AdminDoor
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
+from cacheproxy.api.operator import Operators, OperatorsDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.config import Config
 from cacheproxy.registry.accounts import Accounts
@@ -96,7 +97,7 @@ class Doors(NamedTuple):
     """What one configuration makes of requests. Whoever came in by it stays with it."""
 
     clients: Door
-    commands: AdminDoor
+    commands: OperatorsDoor
     prefetch: Prefetch
     refetch: Refetch
 
@@ -146,4 +147,5 @@ class Doors(NamedTuple):
             *(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine),
             *(hosts.collector, hosts.issued, keeping),
         )
-        return cls(clients, commands, prefetch, refetching(routes, prefetch))
+        registry = Door(routes, Operators(), distribution, hosted, lasting.ready, lasting.via, behalf=given)
+        return cls(clients, OperatorsDoor(commands, registry), prefetch, refetching(routes, prefetch))

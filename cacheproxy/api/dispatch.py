@@ -13,10 +13,11 @@ from typing import Protocol
 
 import structlog
 
+from cacheproxy.api.admission import Admission
 from cacheproxy.api.answers import Headers, Query, manifest_headers, names
 from cacheproxy.api.behalf import Behalf
 from cacheproxy.api.caller import Caller
-from cacheproxy.api.callers import REALM, Callers
+from cacheproxy.api.callers import REALM
 from cacheproxy.api.distribution import Distribution, ping
 from cacheproxy.api.hosting import Hosted
 from cacheproxy.api.ready import ReadyAnswers
@@ -69,7 +70,7 @@ class Door:
     def __init__(
         self,
         routes: Routes,
-        callers: Callers,
+        callers: Admission,
         distribution: Distribution,
         hosted: Hosted | None,
         ready: ReadyAnswers,

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from cacheproxy.core.errors import OCIError
+from cacheproxy.core.name import parse_requested
 from cacheproxy.core.patterns import Patterns
-from cacheproxy.core.routing import Bare, Routes
+from cacheproxy.core.query import first, parse_query
+from cacheproxy.core.routing import Bare, Routes, Target
 from cacheproxy.core.settings import Settings
 from cacheproxy.edge.message import Request
 from cacheproxy.registry.repositories import Repositories
@@ -47,6 +49,7 @@ class Keeping:
     def handlers(self) -> Mapping[tuple[str, str], Callable[[Request], Awaitable[Any]]]:
         return {
             ("GET", "/repositories"): self._list,
+            ("GET", "/meaning"): self._meaning,
             ("POST", "/repositories/create"): self._create,
             ("POST", "/repositories/set"): self._set,
             ("POST", "/repositories/rename"): self._rename,
@@ -58,6 +61,16 @@ class Keeping:
             {"name": kept.name, "bytes": kept.bytes, "images": kept.images, "settings": kept.settings}
             for kept in await self._repositories.all()
         ]
+
+    async def _meaning(self, request: Request) -> Any:
+        """Which repository is pulled from by a name, and which one is pushed into; None: there is none."""
+        name = parse_requested(first(parse_query(request.query), "name") or "")
+        meant = self._routes.meaning(name, None, "")
+        if isinstance(meant, Target):
+            return {"pulled": meant.repository, "pushed": None}
+        default = None if meant.default is None else meant.default.repository
+        hosted = await self._repositories.is_hosted(meant.name)
+        return {"pulled": meant.name if hosted else default, "pushed": meant.name}
 
     async def _create(self, request: Request) -> Any:
         wanted = await _body(request, SettingsWanted)

@@ -6,7 +6,8 @@ import http.client
 import json
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -56,16 +57,24 @@ class Daemon:
             told = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return int(_CREDENTIALS.unpack(told)[1])
 
-    def _ask(self, method: str, target: str, body: bytes | None) -> Any:
+    @contextmanager
+    def connection(self, within: float = ANSWER_WITHIN) -> Iterator[http.client.HTTPConnection]:
+        """For what is more than a question and its answer in JSON; `within`: seconds for each wait."""
         connection = _Connection(self._connected())
+        connection.sock.settimeout(within)
         try:
-            connection.request(method, target, body)
-            answer = connection.getresponse()
-            value = json.loads(answer.read())
-        except (OSError, http.client.HTTPException) as error:
-            raise NoDaemon(f"the daemon broke off: {error!r}") from error
+            yield connection
         finally:
             connection.close()
+
+    def _ask(self, method: str, target: str, body: bytes | None) -> Any:
+        with self.connection() as connection:
+            try:
+                connection.request(method, target, body)
+                answer = connection.getresponse()
+                value = json.loads(answer.read())
+            except (OSError, http.client.HTTPException) as error:
+                raise NoDaemon(f"the daemon broke off: {error!r}") from error
         if answer.status >= 400:
             raise Refused(value["error"])
         return value
