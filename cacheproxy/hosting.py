@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import trio
 
 from cacheproxy import config as c
-from cacheproxy import wiring
+from cacheproxy import secretkey, wiring
 from cacheproxy.api.answers import BlobAnswers
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.credentials import Credentials
@@ -40,6 +40,7 @@ from cacheproxy.registry.passwords import Passwords
 from cacheproxy.registry.push import Push
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.repositories import Repositories
+from cacheproxy.registry.sealing import Seal
 from cacheproxy.registry.space import Space
 from cacheproxy.store.accounts import AccountRows
 from cacheproxy.store.collection import Collection
@@ -83,7 +84,7 @@ class Lasting:
         grants = Grants(GrantRows(database), clock)
         return cls(
             Push(Pushing(database), stores.content.uploads, stores.content, clock),
-            SigningKeys(TokenRows(database), clock),
+            SigningKeys(TokenRows(database), Seal(), clock),
             Issued(AccountRows(database), clock, grants.changed),
             grants,
             Collector(Collection(database), records, space, ready.clear, clock, node),
@@ -128,7 +129,8 @@ def anybody(config: c.Config) -> bool:
 async def accounts(config: c.Config, lasting: Lasting) -> Accounts:
     """With keys for their tokens. Raises StoreError, and CannotStart for a secret that cannot be read."""
     if anybody(config):
-        await lasting.keys.look()
+        await secretkey.equip(lasting.keys.seal, config.storage)
+        await secretkey.look(lasting.keys, config.storage)
         await lasting.grants.look()
     declared = [await _account(account) for account in config.accounts]
     if config.access.htpasswd is None:

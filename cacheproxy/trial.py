@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import trio
 
-from cacheproxy import hosting, wiring
+from cacheproxy import hosting, secretkey, wiring
 from cacheproxy.config import BucketURL, Config, Secret, ServerCertificate, Upstream
 from cacheproxy.groups import leaves
+from cacheproxy.registry.sealing import Seal
 from cacheproxy.store.errors import StoreError
 
 
@@ -21,12 +22,14 @@ class Tried(NamedTuple):
 
 
 async def tried(config: Config) -> Tried:
-    """The server's certificate with its key, the upstreams' ones, the file of passwords, the bucket's key."""
+    """The server's certificate with its key, the upstreams' ones, passwords, the keys of bucket and rows."""
     found = Tried([], [])
     if config.server.tls is not None:
         await _try(found, _certificate(config.server.tls, found.warnings))
     for upstream in config.upstreams:
         await _try(found, _upstream(upstream))
+    if config.storage.key is not None and not _elsewhere(config.storage.key):
+        await _try(found, secretkey.configured(Seal(), config.storage))
     if config.access.htpasswd is not None:
         await _try(found, hosting.passwords(config.access.htpasswd))
     keys = config.storage.objects.credentials

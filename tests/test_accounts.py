@@ -36,11 +36,12 @@ SCOPE = "repository:team/app:pull,push"
 
 
 @asynccontextmanager
-async def hosting(folder: Path) -> AsyncIterator[House]:
+async def hosting(folder: Path, database: str = "") -> AsyncIterator[House]:
     (folder / "secret").write_text("s3cret")
     (folder / "secret").chmod(0o600)
     (folder / "people").write_bytes(b"carol:" + bcrypt.hashpw(b"pass word", bcrypt.gensalt(4)) + b"\n")
-    async with hosts(folder, upstream=SETTINGS.format(folder=folder)) as house:
+    storage = f'database = "{database}"\nblobs = "{folder}/blobs"' if database else ""
+    async with hosts(folder, storage=storage, upstream=SETTINGS.format(folder=folder)) as house:
         yield house
 
 

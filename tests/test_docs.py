@@ -44,6 +44,7 @@ def test_the_example_file_is_the_default() -> None:
 def test_what_the_example_file_shows_commented_out_is_valid(tmp_path: Path) -> None:
     for name in (
         "builder.secret",
+        "secret.key",
         "docker-hub.password",
         "corp-ca.pem",
         "us.crt",

@@ -9,6 +9,7 @@ import click
 
 from cacheproxy.commands.daemon import Daemon
 from cacheproxy.commands.options import Load, as_json, config_file, report
+from cacheproxy.commands.resetkeys import reset_keys
 from cacheproxy.commands.words import day, table
 from cacheproxy.core.units import parse_duration
 
@@ -61,6 +62,9 @@ def listed(load: Load, file: Path | None, machine: bool) -> None:
     """What accounts commands made."""
     known = Daemon.of(load(file)).get("/accounts")
     report(known, machine, lambda rows: table(map(_row, rows)) or ["no account was made by command"])
+
+
+account.add_command(reset_keys)
 
 
 def _row(known: dict[str, Any]) -> tuple[str, str, str, str]:

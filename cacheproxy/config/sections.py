@@ -151,6 +151,8 @@ class Storage(Section):
     """The folder of stored and of partial blobs; or a bucket, with the partial ones in `state`."""
     objects: Objects = Field(default_factory=lambda: Objects())
     """When `blobs` is a bucket."""
+    key: Secret | None = None
+    """What seals the secrets of accounts in the database: 64 hexadecimal digits; None: a file in `state`."""
 
     @model_validator(mode="after")
     def _known_to_the_scheme(self) -> Self:

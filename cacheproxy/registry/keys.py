@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from cacheproxy.registry.sealing import Seal, SealedElsewhere, is_clear
 from cacheproxy.store.errors import StoreError
 from cacheproxy.store.tokens import KeptKey, TokenRows
 
@@ -31,8 +32,10 @@ FORGOTTEN = ROTATED + 3 * 86400.0
 
 
 class SigningKeys:
-    def __init__(self, rows: TokenRows, clock: Callable[[], float]) -> None:
+    def __init__(self, rows: TokenRows, seal: Seal, clock: Callable[[], float]) -> None:
+        """`seal` has its key before the first look."""
         self.rows = rows
+        self.seal = seal
         self._clock = clock
         self._known: dict[str, ECKey] = {}
         self._created: dict[str, float] = {}
@@ -48,10 +51,14 @@ class SigningKeys:
         return self._known.get(kid)
 
     async def look(self) -> None:
-        """Read the rows, and add a key where it is time. Raises StoreError."""
+        """Read the rows, and add a key where it is time. Raises StoreError, SealedElsewhere."""
         now = self._clock()
-        kept = await self.rows.keys(_made(now), now - ROTATED, now - FORGOTTEN)
-        self._known = {key.kid: self._known.get(key.kid) or _read(key) for key in kept}
+        kept = await self.rows.keys(self._made(now), now - ROTATED, now - FORGOTTEN)
+        clear = [key for key in kept if is_clear(key.secret)]
+        if clear:
+            await self.rows.replace((self._sealed(key), key.secret) for key in clear)
+            log.info("keys of tokens that lay in the database in clear are sealed", keys=len(clear))
+        self._known = {key.kid: self._known.get(key.kid) or self._read(key) for key in kept}
         self._created = {key.kid: key.created for key in kept}
 
     async def run(self) -> None:
@@ -61,19 +68,23 @@ class SigningKeys:
             if self._known:
                 try:
                     await self.look()
-                except StoreError as error:
+                except (StoreError, SealedElsewhere) as error:
                     log.warning("keys of tokens not looked at; again in an hour", error=str(error))
 
+    def _sealed(self, key: KeptKey) -> KeptKey:
+        return key._replace(secret=self.seal.close(f"signing_key {key.kid}", key.secret))
 
-def _made(now: float) -> KeptKey:
-    # These libraries take 80 ms and some MiB, which a cache without accounts does without.
-    from joserfc.jwk import ECKey
+    def _made(self, now: float) -> KeptKey:
+        # These libraries take 80 ms and some MiB, which a cache without accounts does without.
+        from joserfc.jwk import ECKey
 
-    secret = ECKey.generate_key("P-256").as_der(private=True)
-    return KeptKey(secrets.token_hex(8), secret, now)
+        secret = ECKey.generate_key("P-256").as_der(private=True)
+        return self._sealed(KeptKey(secrets.token_hex(8), secret, now))
 
+    def _read(self, key: KeptKey) -> ECKey:
+        """Raises SealedElsewhere."""
+        from joserfc.jwk import ECKey
 
-def _read(key: KeptKey) -> ECKey:
-    from joserfc.jwk import ECKey
-
-    return ECKey.import_key(key.secret, {"kid": key.kid, "use": "sig"})
+        kid, secret = key.kid, key.secret
+        clear = secret if is_clear(secret) else self.seal.open(f"signing_key {kid}", secret)
+        return ECKey.import_key(clear, {"kid": kid, "use": "sig"})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from cacheproxy.store.database import Database, Tx
 
 KEYS = "SELECT kid, secret, created FROM signing_key ORDER BY created, kid"
+FORGET_KEYS = "DELETE FROM signing_key RETURNING kid"
 DROP_KEYS = "DELETE FROM signing_key WHERE created < :before"
+REPLACE_KEY = "UPDATE signing_key SET secret = :secret WHERE kid = :kid AND secret = :former"
 ADD_KEY = "INSERT INTO signing_key (kid, secret, created) VALUES (:kid, :secret, :created)"
 
 FORGET = "DELETE FROM refresh_token WHERE expires <= :now"
@@ -26,7 +29,7 @@ MOST = 1000
 class KeptKey(NamedTuple):
     kid: str
     secret: bytes
-    """PKCS #8, DER."""
+    """PKCS #8, DER, sealed."""
     created: float
 
 
@@ -49,6 +52,20 @@ class TokenRows:
             return [key for key in kept if key.created >= oldest]
 
         return await self._database.write(run)
+
+    async def replace(self, keys: Iterable[tuple[KeptKey, bytes]]) -> None:
+        """Other bytes for each key, as long as it has those it had. Raises as Database.write."""
+        values = [(key.kid, key.secret, former) for key, former in keys]
+
+        def run(tx: Tx) -> None:
+            for kid, secret, former in values:
+                tx.run(REPLACE_KEY, kid=kid, secret=secret, former=former)
+
+        await self._database.write(run)
+
+    async def forget_sealed(self) -> int:
+        """All that nobody can open: how many. Raises as Database.write."""
+        return len(await self._database.write(lambda tx: tx.all(FORGET_KEYS)))
 
     async def remember(self, hashed: str, principal: str, expires: float, now: float) -> None:
         """A refresh token that was given out. Raises as Database.write."""

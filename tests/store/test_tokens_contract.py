@@ -35,6 +35,15 @@ async def test_of_keys_brought_at_once_one_is_kept(database: Database) -> None:
     assert {len(kept) for kept in seen} == {1}
 
 
+async def test_a_key_gets_other_bytes_if_it_has_those_it_had(database: Database) -> None:
+    rows = TokenRows(database)
+    first = key("a", 100.0)
+    await rows.keys(first, 0.0, 0.0)
+    sealed = first._replace(secret=b"sealed")
+    await rows.replace([(sealed._replace(secret=b"other"), b"not what it had"), (sealed, first.secret)])
+    assert await rows.keys(first, 0.0, 0.0) == [sealed]
+
+
 async def test_too_old_keys_go(database: Database) -> None:
     rows = TokenRows(database)
     await rows.keys(key("a", 100.0), 0.0, 0.0)
