@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run test lint format unit e2e bench kills powercuts fulldisk
+.PHONY: help run test lint format unit e2e bench kills powercuts fulldisk soak
 
 help:
 	@echo "make run      the daemon on 127.0.0.1:5000, with config/cacheproxy.toml and its state in ./var"
@@ -16,6 +16,7 @@ help:
 	@echo "make kills    kill -9 under load and at storage calls (CYCLES=200 is the long run, with all calls)"
 	@echo "make powercuts  power cuts under load, on ext4 and xfs (as root; CYCLES=100)"
 	@echo "make fulldisk  disks that are full from some storage call on (as root; CYCLES=100)"
+	@echo "make soak     pushes, pulls and deletions beside the collector, with kills (SECONDS=60 KILLS=20)"
 	@echo "make bench    beside other caches, on this machine"
 
 run: .venv/runtime
@@ -67,6 +68,14 @@ powercuts: .venv/development
 fulldisk: .venv/development
 	$(CRASH) tests/crash/test_full_disk.py -k any_storage_call
 	.venv/bin/python -m pytest -q tests/crash/test_full_disk.py tests/faults/test_full_disk.py -k "not any_storage_call"
+
+# How long, and how many kills, on each kind of store.
+SECONDS ?=
+KILLS ?=
+export SECONDS KILLS
+
+soak: .venv/development
+	$(CRASH) tests/crash/test_soak.py
 
 bench: .venv/development
 	.venv/bin/python -m bench

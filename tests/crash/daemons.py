@@ -126,16 +126,21 @@ async def served(config: Path) -> AsyncIterator[Daemon]:
         await process.wait()
 
 
-async def fsck(config: Path) -> list[str]:
-    """What `cacheproxy fsck --deep` finds, without a daemon."""
+async def examined(config: Path) -> Any:
+    """What `cacheproxy fsck --deep --json` says, beside a daemon or without one."""
     command = [sys.executable, "-m", "cacheproxy", "fsck", "--config", str(config), "--deep", "--json"]
     with trio.fail_after(READY_WITHIN):
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
     if done.returncode not in (0, 1):
-        return [f"fsck ended with {done.returncode}: {done.stderr.decode()[-1000:]}"]
-    found = [f"fsck: {finding}" for finding in json.loads(done.stdout)["findings"]]
-    assert bool(found) == bool(done.returncode)
-    return found
+        raise AssertionError(f"fsck ended with {done.returncode}: {done.stderr.decode()[-1000:]}")
+    said = json.loads(done.stdout)
+    assert bool(said["findings"]) == bool(done.returncode)
+    return said
+
+
+async def fsck(config: Path) -> list[str]:
+    """What it finds."""
+    return [f"fsck: {finding}" for finding in (await examined(config))["findings"]]
 
 
 class Nest:
@@ -146,11 +151,13 @@ class Nest:
         self._said = bytearray()
 
     @asynccontextmanager
-    async def daemon(self, config: Path, plan: Mapping[str, object] | None = None) -> AsyncIterator[Daemon]:
-        """One at a time; `plan` is for tests.crash.steps. Raises DidNotStart."""
+    async def daemon(
+        self, config: Path, plan: Mapping[str, object] | None = None, *, quick: bool = False
+    ) -> AsyncIterator[Daemon]:
+        """One at a time; `plan` is for steps.py, `quick` for quick.py. Raises DidNotStart."""
         log, began = config.with_suffix(".log"), trio.current_time()
         log.write_bytes(b"")
-        order = {"config": str(config), "log": str(log), "plan": plan}
+        order = {"config": str(config), "log": str(log), "plan": plan, "quick": quick}
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps(order).encode() + b"\n")
         pid, over, code = await self._number(), trio.Event(), list[int]()

@@ -1,4 +1,4 @@
-"""Forks a daemon for each line of JSON on standard input: {"config", "log", "plan"}.
+"""Forks a daemon for each line of JSON on standard input: {"config", "log", "plan", "quick"}.
 
 Says its process id, and how it ended, as one number a line each.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from cacheproxy import app, config
 from cacheproxy.registry import orphans
+from tests.crash import quick as quick_times
 from tests.crash import steps
 
 
@@ -25,12 +26,14 @@ def main() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)  # noqa: T201
 
 
-def _daemon(config: str, log: str, plan: dict[str, Any] | None) -> None:
+def _daemon(config: str, log: str, plan: dict[str, Any] | None, quick: bool) -> None:
     try:
         output = os.open(log, os.O_WRONLY | os.O_APPEND)
         for standard in (1, 2):
             os.dup2(output, standard)
         orphans.FIRST = orphans.AGAIN = 0.0  # files without a row are looked for at once
+        if quick:
+            quick_times.arm()
         if plan is not None:
             steps.arm(**plan)
         app.run(_load(config))

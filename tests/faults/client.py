@@ -90,8 +90,9 @@ async def asking(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     buffer: int | None = None,
+    body: bytes | None = None,
 ) -> AsyncIterator[Asking]:
-    """`buffer` is the socket's receive buffer in bytes: a small one makes a slow reader felt."""
+    """`body` None: there is none. `buffer` is the socket's receive buffer in bytes: a small one makes a slow reader felt."""
     raw = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if buffer is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -99,15 +100,21 @@ async def asking(
     async with stream:
         await raw.connect(address)
         fields = {"Host": f"{address[0]}:{address[1]}", "Connection": "close", **(headers or {})}
+        if body is not None:
+            fields["Content-Length"] = str(len(body))
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        await stream.send_all(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
+        await stream.send_all(("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + (body or b""))
         yield Asking(stream)
 
 
 async def ask(
-    address: Address, target: str, method: str = "GET", headers: Mapping[str, str] | None = None
+    address: Address,
+    target: str,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
 ) -> Heard:
     with trio.fail_after(WITHIN):
-        async with asking(address, target, method, headers) as request:
+        async with asking(address, target, method, headers, body=body) as request:
             head = await request.head()
             return Heard(head.status, head.headers, await request.rest())
