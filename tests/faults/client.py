@@ -92,7 +92,7 @@ async def asking(
     buffer: int | None = None,
     body: bytes | None = None,
 ) -> AsyncIterator[Asking]:
-    """`body` None: there is none. `buffer` is the socket's receive buffer in bytes: a small one makes a slow reader felt."""
+    """`body` None: there is none. `buffer`: bytes of the socket's receive buffer, small for a slow reader."""
     raw = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if buffer is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
