@@ -244,20 +244,27 @@ class Passer(Pusher):
     async def step(self) -> None:
         item = self.shelf.image(PASSING)
         with self.shelf.taking(item):
-            promised = trio.current_time() + GRACE
-            for digest in item.blobs:
-                promised = min(promised, await self._bring(PASSING, digest))
-            await self._put(item, promised - MARGIN)
-            if item.state is State.TOLD and (wrong := await self.visitor.see(item)):
-                self.wrong(f"told, and not whole: {wrong}")
-            await trio.sleep(self.rng.uniform(0, 1))
-            status = await self.visitor.command("/repositories/delete", name=PASSING, force=True)
-            if status not in (200, 404):
-                self.wrong(f"{PASSING} is not deleted: {status}")
-            item.state = State.GONE
-            self.shelf.count("repositories deleted")
-            if (status := (await self.visitor.ask(item.path)).status) != 404:
-                self.wrong(f"{PASSING} was deleted, and {item.path} is {status}")
+            try:
+                await self._pass(item)
+            except Lost:
+                item.state = State.UNKNOWN  # it goes with the next one
+                raise
+
+    async def _pass(self, item: Item) -> None:
+        promised = trio.current_time() + GRACE
+        for digest in item.blobs:
+            promised = min(promised, await self._bring(PASSING, digest))
+        await self._put(item, promised - MARGIN)
+        if item.state is State.TOLD and (wrong := await self.visitor.see(item)):
+            self.wrong(f"told, and not whole: {wrong}")
+        await trio.sleep(self.rng.uniform(0, 1))
+        status = await self.visitor.command("/repositories/delete", name=PASSING, force=True)
+        if status not in (200, 404):
+            self.wrong(f"{PASSING} is not deleted: {status}")
+        item.state = State.GONE
+        self.shelf.count("repositories deleted")
+        if (status := (await self.visitor.ask(item.path)).status) != 404:
+            self.wrong(f"{PASSING} was deleted, and {item.path} is {status}")
 
 
 def _closing(place: str, digest: str) -> str:
