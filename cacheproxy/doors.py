@@ -16,6 +16,7 @@ from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
 from cacheproxy.api.operator import Operators, OperatorsDoor
 from cacheproxy.api.ready import ReadyAnswers
+from cacheproxy.api.virtual import Virtuals
 from cacheproxy.config import Config
 from cacheproxy.registry.accounts import Accounts
 from cacheproxy.registry.blobs import Blobs, DiskShelf
@@ -133,8 +134,12 @@ class Doors(NamedTuple):
         hosted = hosting.hosted(config, stores, hosts.push, lasting.quarantine, lasting.ready, routes, clock)
         callers, tokens = hosting.entry(config, accounts, hosts, routes, clock)
         given = behalf.made(config, registries, lasting.given, accounts, routes, background, clock)
+        virtuals = Virtuals(distribution, hosted, callers, wiring.hidden_by(config.upstreams))
         clients = Door(
-            routes, callers, distribution, hosted, lasting.ready, lasting.via, tokens=tokens, behalf=given
+            *(routes, callers, distribution, hosted, lasting.ready, lasting.via),
+            tokens=tokens,
+            behalf=given,
+            virtuals=virtuals,
         )
         watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
         keep, survey = wiring.keep(config.upstreams), Survey(stores.database)

@@ -24,7 +24,7 @@ from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.api.uploads import Uploads
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.rights import Right, Rule
-from cacheproxy.core.routing import Bare, Routes
+from cacheproxy.core.routing import Bare, Routes, Virtual
 from cacheproxy.core.settings import Settings
 from cacheproxy.core.templates import Birth, Template, Templates
 from cacheproxy.edge.message import Request
@@ -262,6 +262,8 @@ def hosted(
             meant = routes.meaning(name, None, request.host)
         except OCIError:
             return None
+        if isinstance(meant, Virtual):
+            return meant.push
         return meant.name if isinstance(meant, Bare) else meant.repository
 
     return Hosted(

@@ -18,7 +18,7 @@ from cacheproxy.core.access import Access, Grant
 from cacheproxy.core.failures import Cause
 from cacheproxy.core.freshness import FreshRule, StaleRule
 from cacheproxy.core.patterns import Patterns
-from cacheproxy.core.routing import Routes, UpstreamRoute
+from cacheproxy.core.routing import Routes, UpstreamRoute, VirtualRoute
 from cacheproxy.edge.certificate import Certificate, CertificateError
 from cacheproxy.edge.message import Application
 from cacheproxy.edge.message import Log as RequestLog
@@ -75,6 +75,7 @@ def routes(config: c.Config) -> Routes:
             for u in config.upstreams
         ],
         own_hosts=config.server.own_hosts,
+        virtuals=[VirtualRoute(each.prefix, each.members, each.push) for each in config.virtuals],
     )
 
 
@@ -244,6 +245,12 @@ def stale_rule(upstream: c.Upstream) -> StaleRule:
     if upstream.by_caller and "causes" not in rule.model_fields_set:
         causes -= {Cause.AUTH}
     return StaleRule(rule.seconds, causes)
+
+
+def hidden_by(upstreams: Iterable[c.Upstream]) -> dict[str, frozenset[int]]:
+    """By upstream, the statuses that mean "there is none" too. With an account they may mean that it lost a
+    right, and then nothing is looked for elsewhere."""
+    return {upstream.prefix: upstream.hides for upstream in upstreams if upstream.credentials is None}
 
 
 def keep(upstreams: Iterable[c.Upstream]) -> dict[str, float]:

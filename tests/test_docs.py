@@ -12,11 +12,12 @@ from cacheproxy.config import TABLES, load
 from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.messages import key_names, tables_in
 from cacheproxy.config.sections import Access, Cache, Log, Server, Storage, Traces, Upstream
+from cacheproxy.config.virtual import Virtual
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "cacheproxy.toml"
 
-MODELS = (Server, Log, Traces, Storage, Cache, Upstream, Access, Account, Grant, Template)
+MODELS = (Server, Log, Traces, Storage, Cache, Upstream, Access, Account, Grant, Template, Virtual)
 
 
 def uncommented() -> str:

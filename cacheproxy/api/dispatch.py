@@ -6,28 +6,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from http import HTTPStatus
 from types import MappingProxyType
 from typing import Protocol
 
 import structlog
 
 from cacheproxy.api.admission import Admission
-from cacheproxy.api.answers import Headers, Query, manifest_headers, names
+from cacheproxy.api.answers import Query, manifest_headers, names
 from cacheproxy.api.behalf import Behalf
 from cacheproxy.api.caller import Caller
 from cacheproxy.api.callers import REALM
 from cacheproxy.api.distribution import Distribution, ping
 from cacheproxy.api.hosting import Hosted
+from cacheproxy.api.made import API_VERSION, NOSNIFF, Whose, error_answer, made_ready, not_now
 from cacheproxy.api.ready import ReadyAnswers
+from cacheproxy.api.virtual import Virtuals
 from cacheproxy.core import operations as ops
 from cacheproxy.core.blob import BlobBroken
 from cacheproxy.core.errors import OCIError, Unavailable
 from cacheproxy.core.failures import UpstreamError, to_client
 from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.rights import NEEDS, Right, methods
-from cacheproxy.core.routing import Bare, Routes, Target
+from cacheproxy.core.routing import Bare, Routes, Target, Via, Virtual
 from cacheproxy.edge.message import BodyBroken, BodyTooLarge, Peer, Ready, Request, Response
 from cacheproxy.registry.flights import FlightLost
 from cacheproxy.registry.manifests import PulledManifest
@@ -35,9 +35,6 @@ from cacheproxy.registry.origin import RememberedMissing
 from cacheproxy.registry.repositories import unknown
 
 log = structlog.get_logger()
-
-API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
-NOSNIFF = ("X-Content-Type-Options", "nosniff")
 
 REDIRECT = 307
 
@@ -78,6 +75,7 @@ class Door:
         clock: Callable[[], float] = time.time,
         tokens: TokenAnswers | None = None,
         behalf: Mapping[str, Behalf] = MappingProxyType({}),
+        virtuals: Virtuals | None = None,
     ) -> None:
         """`hosted` None: nothing is hosted, and nothing can be pushed. `tokens` None: nobody has a name.
 
@@ -93,6 +91,7 @@ class Door:
         self._clock = clock
         self._tokens = tokens
         self._behalf = behalf
+        self._virtuals = virtuals
 
     def immediate(self, method: str, target: str, headers: dict[str, str], peer: Peer) -> Ready | None:
         if "if-none-match" in headers:
@@ -112,17 +111,17 @@ class Door:
         try:
             response = await self._answer(request)
         except OCIError as error:
-            response = _error(error, request)
+            response = error_answer(error, request)
         except (BodyTooLarge, BodyBroken):
             raise
         except Unavailable as error:
             log.warning("request not served", target=request.target, error=str(error))
-            response = _error(_not_now(error.told), request)
+            response = error_answer(not_now(error.told), request)
         except Exception as error:
             log.exception("request failed", target=request.target)
             fault = type(error).__name__
             message = f"this is a fault of cacheproxy ({fault}); its log has the rest under this request"
-            response = _error(OCIError("UNKNOWN", message, status=500), request)
+            response = error_answer(OCIError("UNKNOWN", message, status=500), request)
         response.headers = [API_VERSION, NOSNIFF, *response.headers]
         return response
 
@@ -150,6 +149,12 @@ class Door:
         if isinstance(operation, ops.Catalog):
             return await self._catalog(request, query, caller)
         meant = self._routes.meaning(operation.name, first(query, "ns"), request.host)
+        if isinstance(meant, Virtual):
+            assert need is not None
+            self._admitted(request, caller, need, meant.name)
+            if need is Right.PULL and not _would_push(operation, meant, request, caller):
+                return await self._through(operation, meant, request, query, caller)
+            meant = self._pushed(meant, need, request, caller)
         place = await self._place(operation, meant, need, caller, request)
         if isinstance(place, Target):
             response = await self._cached(operation, place, request, query)
@@ -162,7 +167,7 @@ class Door:
         if isinstance(operation, ops.Manifest) and method == "GET":
             era = self._ready.era
             pulled = await self._hosted.manifest(operation, place)
-            return self._manifest(operation, _Whose(place), request, pulled, era)
+            return self._manifest(operation, Whose(place), request, pulled, era)
         return await self._hosted.answer(operation, method, place, request, query, caller)
 
     async def _at_home(self, behalf: Behalf, request: Request) -> Response:
@@ -184,7 +189,7 @@ class Door:
         try:
             await behalf.admit(operation, target, request)
         except UpstreamError as error:
-            return _error(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
+            return error_answer(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
         return await self._cached(operation, target, request, query)
 
     def _need(self, operation: ops.Operation, method: str) -> Right | None:
@@ -280,6 +285,31 @@ class Door:
             raise self._callers.refusal(request, caller, need, shown or repository)
         return repository
 
+    async def _through(
+        self, operation: ops.Operation, meant: Virtual, request: Request, query: Query, caller: Caller
+    ) -> Response:
+        """The first of its places that has it. Nothing is made ready: more than one right counts."""
+        assert self._virtuals is not None
+        try:
+            if not isinstance(operation, ops.Manifest):
+                return await self._virtuals.answer(operation, meant, request, query, caller)
+            pulled, upstream = await self._virtuals.manifest(operation, meant, request, caller)
+        except UpstreamError as error:
+            return error_answer(to_client(error, Via.PREFIX, _MISSING_CODES[type(operation)]), request)
+        except (BlobBroken, FlightLost) as error:
+            return error_answer(not_now(str(error)), request)
+        whose = Whose(meant.name, upstream, local=False)
+        response = self._manifest(operation, whose, request, pulled, self._ready.era)
+        response.upstream = upstream
+        return response
+
+    def _pushed(self, meant: Virtual, need: Right, request: Request, caller: Caller) -> Bare:
+        if meant.push is None:
+            said = f"{meant.name} is virtual, and no push is configured for it: push to one of its members"
+            raise OCIError("DENIED", said)
+        self._admitted(request, caller, need, meant.push, meant.name)
+        return Bare(meant.push, None)
+
     async def _cached(
         self, operation: ops.Operation, target: Target, request: Request, query: Query
     ) -> Response:
@@ -304,13 +334,13 @@ class Door:
                 return self._manifest(operation, whose, request, pulled, era)
             return await self._other(operation, target, request, query)
         except UpstreamError as error:
-            response = _error(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
+            response = error_answer(to_client(error, target.via, _MISSING_CODES[type(operation)]), request)
             response.outcome = "negative" if isinstance(error, RememberedMissing) else "miss"
             return response
         except (BlobBroken, FlightLost) as error:
-            return _error(_not_now(str(error)), request)
+            return error_answer(not_now(str(error)), request)
         except OCIError as error:
-            return _error(error, request)
+            return error_answer(error, request)
 
     async def _other(
         self,
@@ -325,19 +355,19 @@ class Door:
         whose = self._whose(target)
         if response.status == REDIRECT and whose.local and "range" not in request.headers:
             now = self._clock()
-            ready = _ready(request.method, whose, list(response.headers), b"", REDIRECT)
+            ready = made_ready(request.method, whose, list(response.headers), b"", REDIRECT)
             key = (True, request.method, request.host, request.target)
             self._ready.put(key, ready, target.repository, now, now + SENT_ON, era)
         return response
 
-    def _whose(self, target: Target) -> _Whose:
+    def _whose(self, target: Target) -> Whose:
         local = target.upstream not in self._behalf
-        return _Whose(target.repository, target.upstream, target.namespace, local)
+        return Whose(target.repository, target.upstream, target.namespace, local)
 
     def _manifest(
         self,
         operation: ops.Manifest,
-        whose: _Whose,
+        whose: Whose,
         request: Request,
         pulled: PulledManifest,
         era: int,
@@ -348,35 +378,13 @@ class Door:
         now = self._clock()
         if pulled.fresh_until > now and whose.local:
             key = (False, request.method, request.host, request.target)
-            ready = _ready(request.method, whose, headers, pulled.body)
+            ready = made_ready(request.method, whose, headers, pulled.body)
             self._ready.put(key, ready, whose.repository, now, pulled.fresh_until, era)
         return Response(200, headers, pulled.body, outcome=pulled.outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class _Whose:
-    """A repository, as what is said of an answer from it."""
-
-    repository: str
-    upstream: str = ""
-    namespace: str | None = None
-    local: bool = True
-    """Our own rights say who gets it: what is made ready asks nothing else."""
-
-
-def _not_now(message: str) -> OCIError:
-    return OCIError("UNAVAILABLE", message, status=503, headers=(("Retry-After", "5"),))
-
-
-def _error(error: OCIError, request: Request) -> Response:
-    headers: Headers = [("Content-Type", "application/json"), *error.headers]
-    return Response(error.status, headers, error.body(request.id))
-
-
-def _ready(method: str, whose: _Whose, headers: Headers, body: bytes, status: int = 200) -> Ready:
-    namespace = [] if whose.namespace is None else [("OCI-Namespace", whose.namespace)]
-    fields = [API_VERSION, NOSNIFF, *headers, *namespace, ("Content-Length", str(len(body)))]
-    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n" + "".join(
-        f"{name}: {value}\r\n" for name, value in fields
-    )
-    return Ready(head.encode("ascii"), b"" if method == "HEAD" else body, "hit", whose.upstream, status)
+def _would_push(operation: ops.Operation, meant: Virtual, request: Request, caller: Caller) -> bool:
+    """Who may push asks by HEAD which blobs are there already: where it pushes, and not behind that."""
+    if meant.push is None or not isinstance(operation, ops.Blob) or request.method != "HEAD":
+        return False
+    return caller.may(Right.PUSH, meant.name) and caller.may(Right.PUSH, meant.push)

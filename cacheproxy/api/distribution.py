@@ -71,6 +71,16 @@ class Distribution:
     async def _blob(self, operation: ops.Blob, target: Target, request: Request, query: Query) -> Response:
         return await self._answers.answer(_Pulled(self._blobs, target), operation.digest, request)
 
+    async def names(self, target: Target, digest: Digest) -> bool:
+        """Whether an image of the repository's that is here names the blob."""
+        return await self._blobs.named(target, digest)
+
+    async def tags_of(self, target: Target) -> PulledList:
+        return await self._listings.tags(target)
+
+    async def referrers_of(self, target: Target, subject: Digest) -> PulledList:
+        return await self._listings.referrers(target, subject)
+
     def redirects(self, peer: Peer, headers: Mapping[str, str]) -> bool:
         return self._answers.redirects(peer, headers)
 

@@ -12,7 +12,7 @@ from cacheproxy.core.access import Access, Address
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.rights import ANONYMOUS, Principal, Right, Rule
-from cacheproxy.core.routing import Bare, Routes
+from cacheproxy.core.routing import Bare, Routes, Virtual
 from cacheproxy.edge.message import Request
 from cacheproxy.registry.accounts import Accounts
 from cacheproxy.registry.grants import READING, Grants, Standing
@@ -127,6 +127,8 @@ class Granting:
     def _names(self, text: str) -> list[str]:
         """A bare name may be a hosted repository, or an image of the default upstream."""
         meant = self._routes.meaning(text, None, "")
+        if isinstance(meant, Virtual):
+            return [meant.name, *meant.places]
         if not isinstance(meant, Bare):
             return [meant.repository]
         return [meant.name, *([] if meant.default is None else [meant.default.repository])]

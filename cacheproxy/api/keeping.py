@@ -11,7 +11,7 @@ from cacheproxy.core.errors import OCIError
 from cacheproxy.core.name import parse_requested
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.query import first, parse_query
-from cacheproxy.core.routing import Bare, Routes, Target
+from cacheproxy.core.routing import Bare, Routes, Target, Virtual
 from cacheproxy.core.settings import Settings
 from cacheproxy.edge.message import Request
 from cacheproxy.registry.repositories import Repositories
@@ -68,6 +68,8 @@ class Keeping:
         meant = self._routes.meaning(name, None, "")
         if isinstance(meant, Target):
             return {"pulled": meant.repository, "pushed": None}
+        if isinstance(meant, Virtual):
+            return {"pulled": meant.name, "pushed": meant.push}
         default = None if meant.default is None else meant.default.repository
         hosted = await self._repositories.is_hosted(meant.name)
         return {"pulled": meant.name if hosted else default, "pushed": meant.name}
@@ -98,6 +100,10 @@ class Keeping:
         meant = self._routes.meaning(name, None, "")
         if isinstance(meant, Bare):
             return meant.name
+        if isinstance(meant, Virtual):
+            places = " and ".join(meant.places)
+            said = f"{name} is virtual, and looks into {places}: no hosted repository can have that name"
+            raise OCIError("NAME_INVALID", said, status=409)
         said = f"{name} means {meant.repository}, of an upstream: no hosted repository can have that name"
         raise OCIError("NAME_INVALID", said, status=409)
 

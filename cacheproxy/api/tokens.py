@@ -8,7 +8,7 @@ from cacheproxy.api.callers import Callers
 from cacheproxy.api.credentials import Credentials
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.rights import Principal, Right
-from cacheproxy.core.routing import Bare, Routes
+from cacheproxy.core.routing import Bare, Routes, Virtual
 from cacheproxy.core.scopes import EVERYWHERE, Actions
 from cacheproxy.edge.message import Address, Request, Response
 from cacheproxy.registry.refresh import RefreshTokens
@@ -77,6 +77,8 @@ class TokenServer:
             meant = self._routes.meaning(name, None, host)
         except OCIError:
             return (name,)
+        if isinstance(meant, Virtual):
+            return (meant.name, *meant.places)
         if not isinstance(meant, Bare):
             return (name, meant.repository)
         return (meant.name,) if meant.default is None else (meant.name, meant.default.repository)

@@ -33,6 +33,7 @@ from cacheproxy.config.sections import (
 )
 from cacheproxy.config.toml_lines import Key
 from cacheproxy.config.values import BucketURL, Surroundings
+from cacheproxy.config.virtual import Virtual, virtual_conflicts
 
 __all__ = [
     "Access",
@@ -54,12 +55,16 @@ __all__ = [
     "Template",
     "Traces",
     "Upstream",
+    "Virtual",
     "load",
 ]
 
 S = TypeVar("S", bound=Section)
 
-TABLES = ("server", "log", "traces", "storage", "cache", "upstream", "access", "account", "grant", "template")
+TABLES = (
+    *("server", "log", "traces", "storage", "cache", "upstream", "access"),
+    *("account", "grant", "template", "virtual"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Config:
     templates: tuple[Template, ...]
     grants_at: tuple[str, ...] = ()
     """Where each of the grants stands: file and line."""
+    virtuals: tuple[Virtual, ...] = ()
 
     @property
     def admin_socket(self) -> Path:
@@ -103,7 +109,13 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     accounts = _array(document, "account", Account, around)
     grants = _array(document, "grant", Grant, around)
     templates = _array(document, "template", Template, around)
-    for conflict in (*conflicts(server, declared), *doubles(accounts, templates)):
+    virtuals = _array(document, "virtual", Virtual, around)
+    found = (
+        *conflicts(server, declared),
+        *doubles(accounts, templates),
+        *virtual_conflicts(virtuals, declared),
+    )
+    for conflict in found:
         document.problem(conflict.key, conflict.text.format(other=document.place(conflict.other)))
     if document.problems:
         raise ConfigError(sorted(document.problems, key=document.order))
@@ -128,6 +140,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         tuple(grant for _, grant in grants),
         tuple(template for _, template in templates),
         tuple(str(document.place(("grant", number))) for number, _ in grants),
+        tuple(virtual for _, virtual in virtuals),
     )
 
 

@@ -19,6 +19,7 @@ LIVE: tuple[Key, ...] = (
     *(("server", "external_url"), ("server", "trusted_proxies"), ("server", "tls")),
     ("storage", "objects", "redirect"),
     *(("log",), ("cache",), ("access",), ("upstream",), ("account",), ("grant",), ("template",)),
+    ("virtual",),
 )
 """What SIGHUP applies. All else is held by what was opened at the start."""
 
@@ -105,6 +106,8 @@ def _flat(config: Config) -> dict[Key, str]:
         found.update(_leaves(("grant", str(number)), words(grant)))
     for template in config.templates:
         found.update(_leaves(("template", template.prefix), words(template)))
+    for virtual in config.virtuals:
+        found.update(_leaves(("virtual", virtual.prefix), words(virtual)))
     return found
 
 

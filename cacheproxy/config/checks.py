@@ -106,20 +106,20 @@ def _prefixes(former: Declared, latter: Declared) -> Iterator[Conflict]:
         else:
             text = f'"{two.prefix}" is the prefix of "{one.registry}" at {{other}}; choose another'
         yield Conflict(key, text, other)
-    elif _within(one.prefix, two.prefix) or _within(two.prefix, one.prefix):
+    elif within(one.prefix, two.prefix) or within(two.prefix, one.prefix):
         text = f'"{two.prefix}" and "{one.prefix}" at {{other}} lie within one another; choose another'
         yield Conflict(key, text, other)
-    elif _first_segment(two.prefix) == one.registry and one.registry != two.registry:
+    elif first_segment(two.prefix) == one.registry and one.registry != two.registry:
         text = f'"{two.prefix}" begins with the registry declared at {{other}}; choose another'
         yield Conflict(key, text, ("upstream", first, "registry"))
-    elif _first_segment(one.prefix) == two.registry and one.registry != two.registry:
+    elif first_segment(one.prefix) == two.registry and one.registry != two.registry:
         text = f'"{one.prefix}" begins with the registry declared at {{other}}; choose another'
         yield Conflict(other, text, ("upstream", second, "registry"))
 
 
 def _own_prefix(declared: Declared) -> Iterator[Conflict]:
     number, upstream = declared
-    if upstream.prefix != upstream.registry and _first_segment(upstream.prefix) == upstream.registry:
+    if upstream.prefix != upstream.registry and first_segment(upstream.prefix) == upstream.registry:
         text = f'"{upstream.prefix}" begins with the registry at {{other}}; choose another, or take it out'
         yield Conflict(("upstream", number, "prefix"), text, ("upstream", number, "registry"))
 
@@ -146,9 +146,9 @@ def _by_caller(declared: Declared) -> Iterator[Conflict]:
             yield Conflict(key, text, ("upstream", number, name))
 
 
-def _within(outer: str, inner: str) -> bool:
+def within(outer: str, inner: str) -> bool:
     return inner.startswith(f"{outer}/")
 
 
-def _first_segment(prefix: str) -> str:
+def first_segment(prefix: str) -> str:
     return prefix.partition("/")[0]

@@ -14,12 +14,14 @@ class Preset:
     """Where its token realm may be, besides the host of `url`."""
     library: bool = False
     """Repositories of one segment live under `library/`."""
+    hides: tuple[int, ...] = ()
+    """Statuses with which it answers who has no account for what does not exist, as for what is private."""
 
 
 PRESETS: dict[str, Preset] = {
-    "docker.io": Preset("https://registry-1.docker.io", ("auth.docker.io",), library=True),
-    "ghcr.io": Preset("https://ghcr.io"),
-    "quay.io": Preset("https://quay.io"),
+    "docker.io": Preset("https://registry-1.docker.io", ("auth.docker.io",), library=True, hides=(401,)),
+    "ghcr.io": Preset("https://ghcr.io", hides=(401, 403)),
+    "quay.io": Preset("https://quay.io", hides=(401,)),
     "registry.k8s.io": Preset("https://registry.k8s.io"),
     "public.ecr.aws": Preset("https://public.ecr.aws"),
     "mcr.microsoft.com": Preset("https://mcr.microsoft.com"),

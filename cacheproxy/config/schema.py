@@ -19,6 +19,7 @@ from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.kinds import KINDS, Schema, words
 from cacheproxy.config.messages import key_names
 from cacheproxy.config.sections import Access, Cache, Log, Section, Server, Storage, Traces, Upstream
+from cacheproxy.config.virtual import Virtual
 
 TABLES: dict[str, type[Section]] = {
     "server": Server,
@@ -31,8 +32,9 @@ TABLES: dict[str, type[Section]] = {
     "account": Account,
     "grant": Grant,
     "template": Template,
+    "virtual": Virtual,
 }
-ARRAYS = ("upstream", "account", "grant", "template")
+ARRAYS = ("upstream", "account", "grant", "template", "virtual")
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -358,6 +358,11 @@ class Upstream(Section):
         """Repositories of one segment live under `library/`."""
         return self.registry in PRESETS and PRESETS[self.registry].library
 
+    @property
+    def hides(self) -> frozenset[int]:
+        """Statuses with which it answers for what does not exist."""
+        return frozenset(PRESETS[self.registry].hides if self.registry in PRESETS else ())
+
 
 class AnonymousPull(Section):
     networks: tuple[Network, ...]

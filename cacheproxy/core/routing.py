@@ -7,7 +7,7 @@ The first rule that matches decides, and no refusal falls through to the next on
    declared nor our own host is refused: what follows would be another registry's image.
 2. The Host is one of an upstream's own.
 3. The first path segment is a declared registry.
-4. The longest configured prefix.
+4. The longest configured prefix: an upstream's, or a virtual one, for several places (`Virtual`).
 5. A hosted repository of that name, which is for the caller to find out (`Bare`).
 6. The default upstream, for bare names.
 
@@ -85,16 +85,52 @@ class Bare:
     """What it means if there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class VirtualRoute:
+    prefix: str
+    members: tuple[str, ...]
+    """Prefixes of upstreams; all others are beginnings of names of hosted repositories, and come first."""
+    push: str | None = None
+    """One of these others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Virtual:
+    """A name that is looked for in several places."""
+
+    name: str
+    """Canonical, as no repository's is."""
+    hosted: tuple[str, ...]
+    """By canonical name, in order."""
+    cached: tuple[Target, ...]
+    push: str | None
+    """Where a push goes, one of `hosted`; None: nowhere."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Canonical names, in order."""
+        return (*self.hosted, *(target.repository for target in self.cached))
+
+
+Meaning = Target | Bare | Virtual
+
+
 class Routes:
     """Where two upstreams share a registry, a prefix or a host, the one declared first has it."""
 
-    def __init__(self, upstreams: Iterable[UpstreamRoute], own_hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        upstreams: Iterable[UpstreamRoute],
+        own_hosts: Iterable[str] = (),
+        virtuals: Iterable[VirtualRoute] = (),
+    ) -> None:
         declared = tuple(upstreams)
         self._registries = _first((route.registry.lower(), route) for route in declared)
         self._prefixes = _first((route.prefix, route) for route in declared)
         self._hosts = _first((host.lower(), route) for route in declared for host in route.hosts)
         self._default = next((route for route in declared if route.default), None)
         self._by_caller = {route.prefix: route for route in declared if route.by_caller}
+        self._virtuals = tuple(virtuals)
         self._own_hosts = frozenset(host.lower() for host in own_hosts)
 
     def resolve(self, name: str, ns: str | None, host: str) -> Target:
@@ -105,11 +141,13 @@ class Routes:
         meant = self._meaning(name, ns, host)
         if isinstance(meant, Target):
             return meant
+        if isinstance(meant, Virtual):
+            raise _unknown(name, f"{name} is virtual: name one of {', '.join(meant.places)}")
         if meant.default is None:
             raise _unknown(name, "no upstream is declared for it, and none is the default")
         return meant.default
 
-    def meaning(self, name: str, ns: str | None, host: str) -> Target | Bare:
+    def meaning(self, name: str, ns: str | None, host: str) -> Meaning:
         """What a request for `name`, with this `ns` (None: without) and this Host, means.
 
         Raises OCIError NAME_UNKNOWN (404), or NAME_INVALID (400) where an upstream is named and what it is
@@ -133,7 +171,7 @@ class Routes:
             said = f"{route.prefix} is for whom {route.registry} lets read it: ask at {where}"
             raise OCIError("DENIED", said, detail={"name": meant.repository, "hosts": list(route.hosts)})
 
-    def _meaning(self, name: str, ns: str | None, host: str) -> Target | Bare:
+    def _meaning(self, name: str, ns: str | None, host: str) -> Meaning:
         host = host.lower()
         if ns is not None and not self._means_us(ns.lower(), host):
             return self._by_ns(name, ns)
@@ -143,7 +181,7 @@ class Routes:
         via, route, rest = self._lead(name)
         if route is not None:
             return _target(route, rest, via)
-        return self._bare(name)
+        return self._virtual(name) or self._bare(name)
 
     def _means_us(self, ns: str, host: str) -> bool:
         """Our own name, configured or as the client sees us, says nothing. A registry's is never ours."""
@@ -154,6 +192,8 @@ class Routes:
         if route is None:
             raise _unknown(name, f"the registry {ns[:255]!a} is not declared here")
         _, leading, rest = self._lead(name)
+        if self._virtual(name) is not None:
+            raise _unknown(name, f"ns is {ns}, but the path begins with what means several places")
         if leading is None:
             return _target(route, name, Via.NS, ns)
         if leading is not route:
@@ -179,6 +219,20 @@ class Routes:
             head, _, tail = head.rpartition("/")
             rest = f"{tail}/{rest}" if rest else tail
         return Via.BARE, None, name
+
+    def _virtual(self, name: str) -> Virtual | None:
+        found = next((each for each in self._virtuals if name.startswith(f"{each.prefix}/")), None)
+        if found is None:
+            return None
+        rest = name.removeprefix(f"{found.prefix}/")
+        ours = [member for member in found.members if member not in self._prefixes]
+        upstreams = [self._prefixes[member] for member in found.members if member in self._prefixes]
+        return Virtual(
+            parse_repository(name),
+            tuple(parse_repository(f"{member}/{rest}") for member in ours),
+            tuple(_target(route, rest, Via.PREFIX) for route in upstreams),
+            None if found.push is None else f"{found.push}/{rest}",
+        )
 
     def _bare(self, name: str) -> Bare:
         first = name.partition("/")[0]

@@ -86,6 +86,10 @@ class Blobs:
         row = await self._records.blob(target.repository, digest)
         return Located(size, row, "miss" if ours else "coalesced")
 
+    async def named(self, target: Target, digest: Digest) -> bool:
+        """Whether the repository is known to have it; nobody is asked."""
+        return await self._records.blob(target.repository, digest) is not None
+
     async def open(self, target: Target, digest: Digest) -> tuple[BlobView, str]:
         """A view of the blob, and the outcome. Raises UpstreamError; the view raises what comes later."""
         view, outcome = await self._open(target, digest)

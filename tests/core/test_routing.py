@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.core.errors import OCIError
-from cacheproxy.core.routing import Bare, Routes, Target, UpstreamRoute, Via
+from cacheproxy.core.routing import Bare, Routes, Target, UpstreamRoute, Via, Virtual, VirtualRoute
 from tests.core.names import repositories, requested
 
 HUB = UpstreamRoute("docker.io", "docker-hub", hosts=("hub.cache.example",), library=True, default=True)
@@ -310,3 +310,46 @@ def test_at_the_own_host_it_is_meant_however_it_is_called(host: str) -> None:
 @pytest.mark.parametrize("host", [HERE, "hub.cache.example", "", "corp.cache.example"])
 def test_no_other_host_is_one_where_the_callers_right_counts(host: str) -> None:
     assert AT_HOME.by_caller(host) is None
+
+
+THROUGH = Routes(
+    DECLARED,
+    virtuals=[
+        VirtualRoute("all", ("platform", "team/sub", "docker-hub", "ghcr.io"), "platform"),
+        VirtualRoute("m/only", ("ghcr.io",)),
+    ],
+)
+
+
+def test_a_virtual_name_stands_for_its_members_in_order() -> None:
+    meant = THROUGH.meaning("all/alpine", None, HERE)
+    assert isinstance(meant, Virtual)
+    assert meant.places == (
+        "platform/alpine",
+        "team/sub/alpine",
+        "docker-hub/library/alpine",
+        "ghcr.io/alpine",
+    )
+    assert meant.push == "platform/alpine"
+    other = THROUGH.meaning("m/only/a/b", None, HERE)
+    assert isinstance(other, Virtual)
+    assert (other.places, other.push) == (("ghcr.io/a/b",), None)
+
+
+@pytest.mark.parametrize("name", ["all", "allover/x", "m/x", "platform/x"])
+def test_what_only_begins_like_a_virtual_prefix_is_none(name: str) -> None:
+    assert isinstance(THROUGH.meaning(name, None, HERE), Bare)
+
+
+def test_a_virtual_name_is_no_registrys_and_no_one_repositorys() -> None:
+    for ask in (
+        lambda: THROUGH.meaning("all/alpine", "docker.io", HERE),
+        lambda: THROUGH.resolve("all/alpine", None, HERE),
+    ):
+        with pytest.raises(OCIError) as caught:
+            ask()
+        assert caught.value.code == "NAME_UNKNOWN"
+
+
+def test_at_an_upstreams_own_host_nothing_is_virtual() -> None:
+    assert isinstance(THROUGH.meaning("all/alpine", None, "hub.cache.example"), Target)
