@@ -13,6 +13,7 @@ import trio
 
 from cacheproxy import config as c
 from cacheproxy import secretkey, wiring
+from cacheproxy.api.access_keys import AccessKeyDesk
 from cacheproxy.api.answers import BlobAnswers
 from cacheproxy.api.callers import Callers
 from cacheproxy.api.credentials import Credentials
@@ -29,6 +30,7 @@ from cacheproxy.core.settings import Settings
 from cacheproxy.core.templates import Birth, Template, Templates
 from cacheproxy.edge.message import Request
 from cacheproxy.registry import htpasswd
+from cacheproxy.registry.access_keys import AccessKeys
 from cacheproxy.registry.accounts import Account, Accounts
 from cacheproxy.registry.blobs import Address
 from cacheproxy.registry.collection import Collector
@@ -42,6 +44,7 @@ from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.repositories import Repositories
 from cacheproxy.registry.sealing import Seal
 from cacheproxy.registry.space import Space
+from cacheproxy.store.access_keys import AccessKeyRows
 from cacheproxy.store.accounts import AccountRows
 from cacheproxy.store.collection import Collection
 from cacheproxy.store.content import Content
@@ -161,7 +164,16 @@ async def _account(account: c.Account) -> Account:
         raise wiring.CannotStart(f"account {account.name}: its secret: {error}") from error
     if not secret:
         raise wiring.CannotStart(f"account {account.name}: its secret is empty")
-    return Account(account.name, secret, frozenset(account.groups))
+    return Account(account.name, secret, frozenset(account.groups), await _access_key(account))
+
+
+async def _access_key(account: c.Account) -> tuple[str, str] | None:
+    if account.access_key is None or account.secret_key is None:
+        return None
+    try:
+        return account.access_key, await read_secret(wiring.secret(account.secret_key))
+    except CredentialsFailed as error:
+        raise wiring.CannotStart(f"account {account.name}: its secret_key: {error}") from error
 
 
 def entry(
@@ -237,7 +249,13 @@ def keeping(
     """What the admin socket does with hosted repositories, and with rights in them, by method and path."""
     access, named = wiring.access(config.access), anybody(config)
     granting = Granting(rules(config), lasting.grants, known, access, routes, named=named)
-    return {**Keeping(routes, repositories(config, stores, ready, clock)).handlers(), **granting.handlers()}
+    rows = AccessKeyRows(stores.database)
+    pairs = AccessKeys(rows, known, lasting.keys.seal, clock, lasting.grants.changed)
+    return {
+        **AccessKeyDesk(pairs, named=named).handlers(),
+        **Keeping(routes, repositories(config, stores, ready, clock)).handlers(),
+        **granting.handlers(),
+    }
 
 
 def hosted(

@@ -46,6 +46,7 @@ def test_what_the_example_file_shows_commented_out_is_valid(tmp_path: Path) -> N
     for name in (
         "builder.secret",
         "secret.key",
+        "builder.key",
         "docker-hub.password",
         "corp-ca.pem",
         "us.crt",

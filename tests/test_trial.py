@@ -97,3 +97,12 @@ def test_keys_that_the_bucket_has_no_use_for_are_a_problem(tmp_path: Path) -> No
     )
     (problem,), _ = trial(tmp_path, text)
     assert problem.startswith("gs://bucket cannot be used: ")
+
+
+def test_a_key_of_the_rows_that_is_none_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "rows.key").write_text("too short")
+    text = 'storage.key = { file = "rows.key" }\n'
+    (problem,) = trial(tmp_path, text).problems
+    assert problem == "storage.key: is not 64 hexadecimal digits; make a key with: openssl rand -hex 32"
+    (tmp_path / "rows.key").write_text("ab" * 32 + "\n")
+    assert trial(tmp_path, text) == ([], [])

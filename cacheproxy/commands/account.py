@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cacheproxy.commands.access_key import access_key
 from cacheproxy.commands.daemon import Daemon
 from cacheproxy.commands.options import Load, as_json, config_file, report
 from cacheproxy.commands.resetkeys import reset_keys
@@ -65,6 +66,7 @@ def listed(load: Load, file: Path | None, machine: bool) -> None:
 
 
 account.add_command(reset_keys)
+account.add_command(access_key)
 
 
 def _row(known: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def reset_keys(load: Load, file: Path | None) -> None:
     """Give up what a key sealed that is lost, with the daemon stopped.
 
-    The keys that sign tokens go, so whoever has a token asks for another one.
+    The keys that sign tokens go, so whoever has a token asks for another one; and the access keys that
+    commands made, which have to be made anew.
     """
     import trio
 

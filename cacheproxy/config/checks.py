@@ -45,17 +45,22 @@ def doubles(
     named = [
         *(("account", number, "name", account.name) for number, account in accounts),
         *(
+            ("account", number, "access_key", account.access_key)
+            for number, account in accounts
+            if account.access_key is not None
+        ),
+        *(
             ("template", number, "prefix", f"{template.prefix} for {birth}")
             for number, template in templates
             for birth in template.applied_for
         ),
     ]
-    seen: dict[tuple[str, str], Key] = {}
+    seen: dict[tuple[str, str, str], Key] = {}
     for table, number, key, name in named:
-        if (table, name) in seen:
+        if (table, key, name) in seen:
             text = f'"{name}" is declared at {{other}} already; keep one of the two'
-            yield Conflict((table, number, key), text, seen[table, name])
-        seen.setdefault((table, name), (table, number, key))
+            yield Conflict((table, number, key), text, seen[table, key, name])
+        seen.setdefault((table, key, name), (table, number, key))
 
 
 def _listeners(server: Server) -> Iterator[Conflict]:

@@ -29,6 +29,16 @@ class Account(Section):
     secret: Secret
     """What it proves itself with, wherever a password is asked for."""
     groups: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
+    access_key: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]{16,128}$")
+    """The id by which signed requests name it (AWS Signature Version 4)."""
+    secret_key: Secret | None = None
+    """What signs them."""
+
+    @model_validator(mode="after")
+    def _whole_pair(self) -> Self:
+        if (self.access_key is None) != (self.secret_key is None):
+            raise ValueError("access_key and secret_key go together; add the other one")
+        return self
 
 
 def _word(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cacheproxy.core.access import Address
@@ -19,9 +19,11 @@ from cacheproxy.registry.passwords import Passwords
 @dataclass(frozen=True, slots=True)
 class Account:
     name: str
-    secret: str
+    secret: str = field(repr=False)
     """As it was made by a machine: long, and nobody's habit. What people choose is in a file of hashes."""
     groups: frozenset[str] = frozenset()
+    access_key: tuple[str, str] | None = field(default=None, repr=False)
+    """Id and secret, for who signs requests; None: it has none of the configuration's."""
 
 
 class _Known(NamedTuple):
@@ -43,6 +45,13 @@ class Accounts:
         passwords: Passwords | None = None,
         issued: Issued | None = None,
     ) -> None:
+        accounts = tuple(accounts)
+        self.access_keys = {
+            account.access_key[0]: (f"user:{account.name}", account.access_key[1])
+            for account in accounts
+            if account.access_key is not None
+        }
+        """By id: name of the principal, and secret."""
         self._known = {
             account.name: _Known(hash_of(account.secret), Principal(f"user:{account.name}", account.groups))
             for account in accounts

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cacheproxy.store.database import Database, Row
+from cacheproxy.store.database import Database, Row, Tx
 
 ADD = """
 INSERT INTO account (name, hash, groups, created, expires) VALUES (:name, :hash, :groups, :created, :expires)
@@ -14,6 +14,10 @@ ON CONFLICT (name) DO NOTHING RETURNING name
 """
 REMOVE = "DELETE FROM account WHERE name = :name RETURNING name"
 FORGET = "DELETE FROM account WHERE expires < :before"
+REMOVE_KEYS = "DELETE FROM access_key WHERE principal = :principal"
+FORGET_KEYS = """
+DELETE FROM access_key WHERE principal IN (SELECT 'user:' || name FROM account WHERE expires < :before)
+"""
 FIND = "SELECT name, hash, groups, created, expires FROM account WHERE name = :name"
 ALL = "SELECT name, hash, groups, created, expires FROM account ORDER BY name"
 
@@ -40,12 +44,24 @@ class AccountRows:
         return await self._database.write(lambda tx: tx.one(ADD, **values)) is not None
 
     async def remove(self, name: str) -> bool:
-        """False: there is none of that name."""
-        return await self._database.write(lambda tx: tx.one(REMOVE, name=name)) is not None
+        """With its access keys, which are not for whoever has the name next. False: there is none of it."""
+
+        def run(tx: Tx) -> bool:
+            if tx.one(REMOVE, name=name) is None:
+                return False
+            tx.run(REMOVE_KEYS, principal=f"user:{name}")
+            return True
+
+        return await self._database.write(run)
 
     async def forget(self, before: float) -> None:
-        """Remove those whose time was over before that."""
-        await self._database.write(lambda tx: tx.run(FORGET, before=before))
+        """Remove those whose time was over before that, with their access keys."""
+
+        def run(tx: Tx) -> None:
+            tx.run(FORGET_KEYS, before=before)
+            tx.run(FORGET, before=before)
+
+        await self._database.write(run)
 
     async def find(self, name: str) -> AccountRow | None:
         row = await self._database.read(lambda tx: tx.one(FIND, name=name))

@@ -306,6 +306,19 @@ _CHUNKS = (
     "CREATE INDEX absent_by_image ON absent (repository, image)",
 )
 
+_ACCESS_KEYS = (
+    # Made by command, for who signs requests. The secret is sealed: to check a signature it has to be known.
+    """
+    CREATE TABLE access_key (
+        id TEXT NOT NULL PRIMARY KEY,
+        principal TEXT NOT NULL,
+        secret $bytes NOT NULL,
+        created $real NOT NULL
+    ) $table
+    """,
+    "CREATE INDEX access_key_by_principal ON access_key (principal)",
+)
+
 MIGRATIONS = (
     Migration(1, _CACHE),
     Migration(2, _EVICTION),
@@ -316,6 +329,7 @@ MIGRATIONS = (
     Migration(7, _OUTBOX),
     Migration(8, _GRANTS),
     Migration(9, _CHUNKS),
+    Migration(10, _ACCESS_KEYS),
 )
 
 

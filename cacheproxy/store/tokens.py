@@ -9,6 +9,7 @@ from cacheproxy.store.database import Database, Tx
 
 KEYS = "SELECT kid, secret, created FROM signing_key ORDER BY created, kid"
 FORGET_KEYS = "DELETE FROM signing_key RETURNING kid"
+FORGET_ACCESS_KEYS = "DELETE FROM access_key RETURNING id"
 DROP_KEYS = "DELETE FROM signing_key WHERE created < :before"
 REPLACE_KEY = "UPDATE signing_key SET secret = :secret WHERE kid = :kid AND secret = :former"
 ADD_KEY = "INSERT INTO signing_key (kid, secret, created) VALUES (:kid, :secret, :created)"
@@ -65,7 +66,11 @@ class TokenRows:
 
     async def forget_sealed(self) -> int:
         """All that nobody can open: how many. Raises as Database.write."""
-        return len(await self._database.write(lambda tx: tx.all(FORGET_KEYS)))
+
+        def run(tx: Tx) -> int:
+            return len(tx.all(FORGET_KEYS)) + len(tx.all(FORGET_ACCESS_KEYS))
+
+        return await self._database.write(run)
 
     async def remember(self, hashed: str, principal: str, expires: float, now: float) -> None:
         """A refresh token that was given out. Raises as Database.write."""

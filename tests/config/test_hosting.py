@@ -41,6 +41,24 @@ def test_an_account_is_in_groups() -> None:
     assert account(name="alice@corp.example", groups=["a", "b"]).groups == ("a", "b")
 
 
+SECRET = {"command": ["key"]}
+
+
+def test_an_account_may_have_an_access_key() -> None:
+    assert (
+        account(access_key="AKIAEXAMPLE0000000001", secret_key=SECRET).access_key == "AKIAEXAMPLE0000000001"
+    )
+    assert account().access_key is None
+
+
+@pytest.mark.parametrize(
+    "keys", [{"access_key": "AKIAEXAMPLE000000001"}, {"secret_key": SECRET}, {"access_key": "A" * 15}]
+)
+def test_half_an_access_key_is_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        account(**keys)
+
+
 @pytest.mark.parametrize("word", ["user:builder", "group:team", "*"])
 def test_a_grant_is_to_somebody(word: str) -> None:
     assert grant(to=[word]).to == (word,)

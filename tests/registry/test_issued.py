@@ -10,11 +10,14 @@ from trio.testing import MockClock
 from cacheproxy.core.credentials import Login
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.rights import Principal
+from cacheproxy.registry.access_keys import AccessKeys
 from cacheproxy.registry.accounts import Account, Accounts
 from cacheproxy.registry.issued import KEPT, LOOK_EVERY, Issued
 from cacheproxy.registry.passwords import Passwords
+from cacheproxy.store.access_keys import AccessKeyRows
 from cacheproxy.store.accounts import AccountRows
 from cacheproxy.store.sqlite import SQLite
+from tests.registry.test_sealing import sealing
 from tests.virtual import clock as clock
 
 
@@ -124,6 +127,22 @@ async def test_a_revoked_accounts_secret_is_no_password(issued: Issued, wall: Cl
     assert await accounts.login(Login("robot", secret), None) is not None
     await issued.revoke("robot")
     assert await accounts.login(Login("robot", secret), None) is None
+
+
+async def test_access_keys_go_with_the_account_that_a_command_made(
+    issued: Issued, accounts: Accounts, wall: Clock
+) -> None:
+    rows = AccessKeyRows(issued._rows._database)
+    pairs = AccessKeys(rows, accounts, sealing(), wall)
+    await issued.add("robot", [], None)
+    await issued.add("brief", [], 60.0)
+    for name in ("robot", "brief", "alice"):
+        await pairs.add(name)
+    await issued.revoke("robot")
+    assert {each.account for each in await pairs.all()} == {"user:brief", "user:alice"}
+    wall.now += 60 + KEPT + 1
+    await issued._rows.forget(wall.now - KEPT)
+    assert {each.account for each in await pairs.all()} == {"user:alice"}
 
 
 async def test_a_taken_name_is_refused(issued: Issued) -> None:
