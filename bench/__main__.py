@@ -27,8 +27,8 @@ from bench.report import Results
 from bench.servers import Server, direct, started
 
 DOCUMENT = tools.REPOSITORY / "docs" / "benchmarks.md"
-OURS = ("ours", "single", "ours-tls")
-_TOLD = frozenset(("direct", "single", "ours-tls", "distribution-tls"))
+OURS = ("ours", "single", "ours-tls", "hosting")
+_TOLD = frozenset(("direct", "single", "ours-tls", "distribution-tls", "hosting", "registry"))
 """Servers whose versions another one tells, or none."""
 TROUBLE = (BenchError, OSError, subprocess.SubprocessError, HTTPException)
 """What a server, a load generator or the origin may do to us."""

@@ -66,6 +66,10 @@ def _over_tls(line: str, key: str, text: str, limit: float, at_least: bool = Fal
     return Bar(line, key, text, Kind.RATIO, limit, at_least, (line, "distribution-tls"), "ours-tls")
 
 
+def _hosted(line: str, key: str, text: str, limit: float) -> Bar:
+    return Bar(line, key, text, Kind.RATIO, limit, True, (line, "registry"), "hosting")
+
+
 _WHOLE = 1.005
 """1.00 x the size, to two decimals."""
 _ALONE = ("cold-one", "direct")
@@ -116,6 +120,12 @@ BARS = (
     Bar("eviction", "over", "p99 ≤ 1.2 x without, or + 5 ms", Kind.VALUE, 1),
     Bar("object-stream", "ratio", "≥ 0.7 x curl from the store itself", Kind.VALUE, 0.7, at_least=True),
     Bar("object-redirect", "ratio", "≥ 0.8 x the req/s of a manifest hit", Kind.VALUE, 0.8, at_least=True),
+    _hosted("push", "rate", "≥ 1.0 x distribution's MiB/s, durable", 1.0),
+    _hosted("token-digest", "rate", "≥ 2.5 x distribution's req/s without any", 2.5),
+    _hosted("token-tag", "rate", "≥ 2.5 x distribution's req/s without any", 2.5),
+    Bar("put", "rate", "≥ 500/s, durable", Kind.VALUE, 500, at_least=True, subject="hosting"),
+    Bar("tags", "p99", "p99 ≤ 20 ms wherever the page is", Kind.VALUE, 20),
+    Bar("collection", "over", "p99 of a push ≤ 1.2 x without, or + 5 ms", Kind.VALUE, 1),
     Bar("memory", "start", "≤ 80 MiB after start", Kind.VALUE, 80),
     Bar("memory", "peak", "≤ 160 MiB at the peak", Kind.VALUE, 160),
     Bar("start", "seconds", "≤ 1 s", Kind.VALUE, 1),

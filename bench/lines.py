@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import eviction, measures, objects
+from bench import eviction, measures, objects, pushes
 from bench.measures import Run, Sample
 from bench.servers import Server
 
@@ -30,6 +30,7 @@ class Line:
 
 
 CACHES = ("ours", "distribution", "drayage", "nginx")
+REGISTRIES = ("hosting", "registry")
 OVER_TLS = ("ours-tls", "distribution-tls")
 _FAILURES = Column("failures", "failures", "{:.0f}")
 _CLIENT = Column("client", "client's cores")
@@ -83,6 +84,7 @@ _REDIRECT = (
     _FAILURES,
     _CLIENT,
 )
+_PULLED = tuple(column for column in _MANIFEST if column.key != "upstream")
 _MEMORY = (Column("start", "after start MiB", "{:.0f}"), Column("peak", "peak MiB", "{:.0f}"))
 
 LINES = {
@@ -190,6 +192,65 @@ LINES = {
             objects.redirect,
             ("ours",),
             _REDIRECT,
+            short=False,
+        ),
+        Line(
+            "push",
+            "Push: 16 layers of 16 MiB at once, then the manifest",
+            pushes.layers,
+            REGISTRIES,
+            (
+                Column("rate", "MiB/s", "{:,.0f}"),
+                Column("seconds", "total s"),
+                Column("cpu", "CPU s / GiB"),
+                _CLIENT,
+            ),
+        ),
+        Line(
+            "token-digest",
+            "Warm manifest by digest, ours with a Bearer token, distribution's without any, 64 connections",
+            pushes.by_digest,
+            REGISTRIES,
+            _PULLED,
+        ),
+        Line(
+            "token-tag",
+            "Warm manifest by tag, ours with a Bearer token, distribution's without any, 64 connections",
+            pushes.by_tag,
+            REGISTRIES,
+            _PULLED,
+        ),
+        Line(
+            "put",
+            "PUT of manifests of small images, each with a tag, 16 connections",
+            pushes.manifests,
+            REGISTRIES,
+            tuple(column for column in _PULLED if column.key != "failures"),
+        ),
+        Line(
+            "tags",
+            "Pages of 100 tags of a repository of 100 000, 4 connections",
+            pushes.lists,
+            ("ours",),
+            (
+                *(Column(place, f"p99 ms, {place}", "{:.1f}") for place in pushes.PLACES),
+                Column("p99", "the worst p99 ms", "{:.1f}"),
+                Column("spread", "slowest median x fastest"),
+                Column("rate", "req/s", "{:,.0f}"),
+            ),
+            short=False,
+        ),
+        Line(
+            "collection",
+            "4 clients push images of 64 KiB, while 100 000 blobs are collected and while not, 5 pairs",
+            pushes.beside_collection,
+            ("ours",),
+            (
+                *_EVICTION[:3],
+                Column("rate", "pushes/s beside it", "{:,.0f}"),
+                Column("alone", "pushes/s without", "{:,.0f}"),
+                Column("collected", "collected a s", "{:,.0f}"),
+            ),
             short=False,
         ),
         Line(

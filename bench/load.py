@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import tools
+from bench import pusher, tools
 from bench.processes import BenchError
 from bench.reader import ACCEPT, Answer, Plan
 
 GRACE = 20.0
 """Seconds that a generator has beyond its own deadline before it is killed."""
+PUSHED_WITHIN = 120.0
 REPORT = Path(__file__).with_name("wrk.lua")
 
 
@@ -60,12 +61,21 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def request(port: int, path: str, connections: int, seconds: float, secure: bool = False) -> Requests:
+def request(
+    port: int,
+    path: str,
+    connections: int,
+    seconds: float,
+    secure: bool = False,
+    authorization: str = "",
+) -> Requests:
     """One path, again and again, by wrk with one thread."""
     scheme = "https" if secure else "http"
     argv = (
         *(tools.path("wrk"), "-t1", f"-c{connections}", f"-d{max(round(seconds), 1)}s", "-s", str(REPORT)),
-        *("-H", f"Accept: {ACCEPT}", f"{scheme}://127.0.0.1:{port}{path}"),
+        *("-H", f"Accept: {ACCEPT}"),
+        *(("-H", f"Authorization: {authorization}") if authorization else ()),
+        f"{scheme}://127.0.0.1:{port}{path}",
     )
     before = _children()
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + GRACE, check=False)
@@ -73,6 +83,25 @@ def request(port: int, path: str, connections: int, seconds: float, secure: bool
     if not told:
         raise BenchError(f"wrk ended with {done.returncode}: {done.stdout}{done.stderr}")
     return Requests(**json.loads(told[-1]), cpu=_children() - before)
+
+
+def push(plan: pusher.Plan) -> pusher.Report:
+    """Raises BenchError when anything was refused: what is acknowledged is what is measured."""
+    done = subprocess.run(
+        (sys.executable, "-m", "bench.pusher"),
+        input=json.dumps(asdict(plan)),
+        capture_output=True,
+        text=True,
+        timeout=PUSHED_WITHIN,
+        check=False,
+        cwd=tools.REPOSITORY,
+    )
+    if done.returncode:
+        raise BenchError(f"the pusher ended with {done.returncode}: {done.stderr[-1000:]}")
+    report = pusher.Report(**json.loads(done.stdout))
+    if report.failures:
+        raise BenchError(f"{report.failures} clients failed: {report.error}")
+    return report
 
 
 def read(plan: Plan) -> Reading:

@@ -37,10 +37,14 @@ class Scale:
     """Bytes of the layers that are pulled cold."""
     images: int
     """Cached images in the store that is started."""
+    tags: int
+    """Of the repository that is listed."""
+    blobs: int
+    """That are collected."""
 
 
-FULL = Scale(rounds=3, seconds=2.0, big=512 * MIB, layer=256 * MIB, images=10_000)
-QUICK = Scale(rounds=1, seconds=1.0, big=128 * MIB, layer=128 * MIB, images=1_000)
+FULL = Scale(3, 2.0, 512 * MIB, 256 * MIB, images=10_000, tags=100_000, blobs=100_000)
+QUICK = Scale(1, 1.0, 128 * MIB, 128 * MIB, images=1_000, tags=10_000, blobs=10_000)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def metered(run: Run, server: Server, settle: bool = False) -> Iterator[Meter]:
     meter.requests, meter.blob_bytes = counts.requests, counts.blob_bytes
 
 
-def _sync() -> None:
+def sync() -> None:
     """The write-back of one measurement must not fall into the next one."""
     subprocess.run(["sync"], timeout=WITHIN, check=True)
 
@@ -112,7 +116,7 @@ def warm(run: Run, server: Server) -> None:
         paths = [image.by_tag, image.by_digest, *(blob.path for blob in image.layers)]
         found = load.read(Plan(server.port, [server.paths(paths)], WITHIN, verify=True, secure=server.secure))
         server.prove(found, [image.digest, image.digest, *(blob.digest for blob in image.layers)])
-    _sync()
+    sync()
 
 
 def requests(run: Run, server: Server, path: str) -> Sample:
@@ -173,7 +177,7 @@ def _cold(run: Run, server: Server, name: str, rate: int | None, clients: int = 
     image = run.cold(name)
     layer = image.layers[0]
     plan = Plan(server.port, [server.paths([image.by_tag, layer.path])] * clients, WITHIN)
-    _sync()
+    sync()
     _recycle_memory(run, 3 * layer.size)
     run.origin.set_rate(rate)
     with metered(run, server, settle=True) as meter:

@@ -1,4 +1,4 @@
-"""The servers under measurement: each a pull-through cache of the same origin, in a folder of its own."""
+"""The servers under measurement: pull-through caches of the same origin, and registries of their own."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ default = true
 url = "http://127.0.0.1:{origin}"
 allow_addresses = ["127.0.0.0/8"]
 """
+LOGIN = "builder:0123456789abcdef0123"
+"""Name and secret of an account."""
+HOSTING = """
+[[account]]
+name = "builder"
+secret = {{ file = "{folder}/secret" }}
+[[grant]]
+to = ["user:builder"]
+allow = ["pull", "push", "list", "create"]
+[[template]]
+prefix = "ROOT"
+applied_for = ["create-on-push"]
+"""
 OURS_TLS = 'tls = {{ certificate = "{folder}/server.pem" }}'
 ONE_TRANSFER = """
 [cache]
@@ -50,6 +63,9 @@ storage:
 http:
   addr: 127.0.0.1:{port}
 {tls}
+{extra}
+"""
+DISTRIBUTION_PROXY = """\
 proxy:
   remoteurl: http://127.0.0.1:{origin}
 """
@@ -166,12 +182,18 @@ def _fill_store(config: Path, images: int) -> None:
         raise BenchError(f"filling the store ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
-def _distribution(tls: str = "") -> Callable[[Place], Command]:
+def _distribution(tls: str = "", *, caches: bool = True) -> Callable[[Place], Command]:
     def command(place: Place) -> Command:
-        config = _written(place, DISTRIBUTION, tls=tls)
+        proxy = DISTRIBUTION_PROXY.format(origin=place.origin) if caches else ""
+        config = _written(place, DISTRIBUTION, proxy, tls)
         return Command((tools.path("registry"), "serve", config), {"OTEL_TRACES_EXPORTER": "none"})
 
     return command
+
+
+def _hosting(place: Place) -> Command:
+    (place.folder / "secret").write_text(LOGIN.partition(":")[2])
+    return ours(HOSTING.format(folder=place.folder))(place)
 
 
 def _drayage(place: Place) -> Command:
@@ -200,6 +222,13 @@ PEERS = {
             _distribution(DISTRIBUTION_TLS),
             _tool_version("registry"),
             secure=True,
+        ),
+        Peer("hosting", "cacheproxy, with an account", _hosting, lambda: __version__),
+        Peer(
+            "registry",
+            "distribution, a registry",
+            _distribution(caches=False),
+            _tool_version("registry"),
         ),
         Peer("drayage", "drayage", _drayage, _tool_version("drayage"), prefix="/v2/docker.io/"),
         Peer("nginx", "nginx", _nginx, _tool_version("nginx")),

@@ -104,7 +104,7 @@ def unverified() -> ssl.SSLContext:
 
 
 def answers(port: int, path: str, secure: bool = False) -> bool:
-    """Whether the server says 200 to one GET."""
+    """Whether the server says 200 to one GET, or 401: a registry may want to know who asks."""
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
     try:
         with ExitStack() as stack:
@@ -112,7 +112,7 @@ def answers(port: int, path: str, secure: bool = False) -> bool:
             if secure:
                 connection = stack.enter_context(unverified().wrap_socket(connection))
             connection.sendall(request)
-            return connection.recv(64).split(b" ")[1:2] == [b"200"]
+            return connection.recv(64).split(b" ")[1:2] in ([b"200"], [b"401"])
     except OSError:
         return False
 
