@@ -96,7 +96,6 @@ async def main(
     ):
         space = await measured(config, stores)
         background.start_soon(reap, stores, space)
-        background.start_soon(orphans.watch, stores.content, stores.records, time.time)
         recency = Recency(stores.records.record_used, time.time)
         background.start_soon(recency.run)
         shared = isinstance(config.storage.database, str)
@@ -104,6 +103,7 @@ async def main(
         eviction = Eviction(stores.records, stores.content, space, recency, keep, time.time, shared=shared)
         await background.start(eviction.run)
         lasting = Lasting.of(config, stores, space, recency, eviction, background, via)
+        background.start_soon(orphans.watch, stores.content, stores.records, time.time, lasting.sweep)
         if stores.unclean:
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
         background.start_soon(lasting.hosted.run)

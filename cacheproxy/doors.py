@@ -28,6 +28,7 @@ from cacheproxy.registry.inventory import Inventory
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
 from cacheproxy.registry.origin import Missing
+from cacheproxy.registry.orphans import Sweep
 from cacheproxy.registry.pins import Pins
 from cacheproxy.registry.prefetch import Prefetch
 from cacheproxy.registry.quarantine import Quarantine
@@ -59,6 +60,7 @@ class Lasting:
     via: str
     started: float
     given: behalf.Given = field(default_factory=WeakKeyDictionary)
+    sweep: Sweep = field(default_factory=Sweep)
 
     @classmethod
     def of(
@@ -141,7 +143,9 @@ class Doors(NamedTuple):
             behalf=given,
             virtuals=virtuals,
         )
-        watch = Watch(registries.values(), fills, space, stores.content.capacity, clock, lasting.started)
+        watch = Watch(
+            registries.values(), fills, space, stores.content.capacity, clock, lasting.started, lasting.sweep
+        )
         keep, survey = wiring.keep(config.upstreams), Survey(stores.database)
         inventory = Inventory(records, survey, fills, missing, origins, keep)
         purge = Purge(Removal(stores.database), lasting.eviction.trash, listings, fills, background, clock)

@@ -16,6 +16,7 @@ from cacheproxy.core.digest import Digest
 from cacheproxy.registry.space import Space
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
+from cacheproxy.store.mark import claim
 from cacheproxy.store.partial import KEPT
 from cacheproxy.store.records import Records
 from cacheproxy.store.running import running
@@ -47,6 +48,7 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         scratch = await trio.to_thread.run_sync(Scratch, storage.state / "scratch")
         try:
             async with wiring.open_content(storage) as blobs, wiring.open_database(storage) as database:
+                await claim(database, blobs.content, await wiring.mark(storage))
                 yield Stores(database, Records(database), blobs.content, blobs.address, scratch, unclean)
         finally:
             scratch.close()

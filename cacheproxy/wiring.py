@@ -31,6 +31,7 @@ from cacheproxy.store.database import Database
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.errors import StoreError
 from cacheproxy.store.listing import Folder, Listing, Objects
+from cacheproxy.store.mark import BucketMark, FolderMark, Mark
 from cacheproxy.store.sqlite import SQLite, SQLiteRows
 from cacheproxy.upstream import settings as s
 from cacheproxy.upstream.credentials import CredentialsFailed, read_secret
@@ -164,6 +165,13 @@ async def listing(section: c.Storage) -> Listing:
     if isinstance(section.blobs, Path):
         return Folder(section.blobs)
     return Objects(await _bucket(section.blobs, section.objects))
+
+
+async def mark(section: c.Storage) -> Mark:
+    """Beside the blobs. Nothing is asked yet. Raises CannotStart, StoreUnreachable, ImportError."""
+    if isinstance(section.blobs, Path):
+        return FolderMark(section.blobs)
+    return BucketMark(await _bucket(section.blobs, section.objects))
 
 
 async def prove_content(section: c.Storage) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cacheproxy.commands.daemon import Daemon, NoDaemon
+from cacheproxy.commands.daemon import Daemon, NoDaemon, Refused
 from cacheproxy.commands.options import Load, as_json, config_file, report
 from cacheproxy.commands.words import table
 
@@ -36,6 +36,7 @@ def doctor(load: Load, file: Path | None, machine: bool) -> None:
     config = load(file)
     daemon, finding = _daemon(Daemon.of(config))
     findings: list[Finding] = [finding, *checks.folders(config, daemon), *checks.disk(config)]
+    findings += _sweep(Daemon.of(config))
     findings += ask(config)
     report([asdict(finding) for finding in findings], machine, lines)
     if any(finding.level == "fail" for finding in findings):
@@ -57,6 +58,18 @@ def _daemon(daemon: Daemon) -> tuple[int | None, Finding]:
     except NoDaemon as error:
         return None, Finding("warn", "daemon", "is not running, or may not be asked", error.message)
     return user, Finding("ok", "daemon", f"is running as user {user}")
+
+
+def _sweep(daemon: Daemon) -> Iterator[Finding]:
+    """Whether the running one has stopped removing what no row names: nobody else can know."""
+    from cacheproxy.commands.checks import Finding
+
+    try:
+        stopped = daemon.get("/status")["condition"]["sweep_stopped"]
+    except (NoDaemon, Refused):
+        return
+    if stopped:
+        yield Finding("fail", "sweep", stopped, "until then they take room, that is all")
 
 
 def lines(findings: Any) -> Iterator[str]:

@@ -18,6 +18,7 @@ from cacheproxy.registry.orphans import GRACE
 from cacheproxy.store.audit import Audit
 from cacheproxy.store.errors import InUse, StoreError
 from cacheproxy.store.listing import arriving
+from cacheproxy.store.mark import demand_ours
 from cacheproxy.store.records import Records
 from cacheproxy.store.running import Running
 
@@ -67,6 +68,7 @@ async def _examine(
         if repair:
             records = Records(await stack.enter_async_context(wiring.open_database(config.storage)))
         rows = await stack.enter_async_context(wiring.look_at_rows(config.storage))
+        await demand_ours(rows, await wiring.mark(config.storage))
         unfinished = bind(arriving, config.storage.partial)
         audit = Audit(rows, listing, time.time() - GRACE, deep, unfinished, progress=progress)
         findings = []

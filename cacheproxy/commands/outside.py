@@ -14,7 +14,7 @@ import trio
 
 from cacheproxy import wiring
 from cacheproxy.commands.checks import Finding
-from cacheproxy.commands.stores import bucket, database
+from cacheproxy.commands.stores import bucket, database, mark
 from cacheproxy.commands.traces import collector
 from cacheproxy.core.failures import Cause, UpstreamError
 
@@ -59,7 +59,8 @@ def ask(config: Config) -> list[Finding]:
     said = _Said()
     structlog.configure(processors=[said])
     answers = trio.run(_ask_all, config.upstreams, said)
-    places = [*trio.run(database, config), *trio.run(bucket, config), *trio.run(collector, config)]
+    looks = (database, bucket, mark, collector)
+    places = [finding for look in looks for finding in trio.run(look, config)]
     return [*places, *(answer.finding for answer in answers), *_clock(answers)]
 
 

@@ -40,6 +40,8 @@ def lines(told: Any) -> Iterator[str]:
         yield f"{plural(len(fills), 'download')} running:"
     for fill in fills:
         yield f"  {short(fill['digest'])}  {size(fill['held'])} of {size(fill['size'])}"
+    if condition["sweep_stopped"]:
+        yield condition["sweep_stopped"]
     yield from damage(told["damage"], time.time())
 
 

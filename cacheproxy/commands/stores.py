@@ -12,7 +12,8 @@ import trio
 from cacheproxy import wiring
 from cacheproxy.commands.checks import Finding
 from cacheproxy.config import BucketURL
-from cacheproxy.store.errors import SchemaBehind, StoreError
+from cacheproxy.store.errors import SchemaBehind, StoreError, StoreNotOurs
+from cacheproxy.store.mark import demand_ours
 
 if TYPE_CHECKING:
     from cacheproxy.config import Config
@@ -88,6 +89,18 @@ async def bucket(config: Config) -> list[Finding]:
         said = "whether unfinished uploads are ended by a rule could not be told"
         found.append(Finding("warn", "uploads", said, "look whether the bucket has such a lifecycle rule"))
     return found
+
+
+async def mark(config: Config) -> list[Finding]:
+    """Whether the bytes are those of these rows. Nothing is said where no daemon has been yet."""
+    try:
+        async with wiring.look_at_rows(config.storage) as rows:
+            await demand_ours(rows, await wiring.mark(config.storage))
+    except StoreNotOurs as error:
+        return [Finding("fail", "mark", str(error), "no daemon starts with it")]
+    except (StoreError, OSError, ImportError, wiring.CannotStart):
+        return []  # said of the rows, or of the bucket
+    return []
 
 
 def _later(opened: Bucket, redirecting: bool) -> list[Finding]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.registry.fills import Fills
+from cacheproxy.registry.orphans import Sweep
 from cacheproxy.registry.space import Space
 from cacheproxy.store.content import UNLIMITED
 from cacheproxy.upstream.pacing import Health
@@ -62,6 +63,8 @@ class Condition:
     total: int | None
     upstreams: tuple[UpstreamCondition, ...]
     fills: tuple[Arriving, ...]
+    sweep_stopped: str
+    """Why files without a row are left where they are; "": they are not."""
 
 
 class Watch:
@@ -73,6 +76,7 @@ class Watch:
         capacity: Callable[[], tuple[int, int]],
         clock: Callable[[], float],
         started: float | None = None,
+        sweep: Sweep | None = None,
     ) -> None:
         """`capacity` gives (free, total) bytes of the file system. Without `started`, it is now."""
         self._upstreams = tuple(upstreams)
@@ -81,6 +85,7 @@ class Watch:
         self._capacity = capacity
         self._clock = clock
         self._started = clock() if started is None else started
+        self._sweep = sweep or Sweep()
 
     def condition(self) -> Condition:
         free, total = self._capacity()
@@ -96,6 +101,7 @@ class Watch:
             tuple(
                 Arriving(fill.digest, fill.size, self._fills.held(fill.digest) or 0) for fill in self._fills
             ),
+            self._sweep.stopped,
         )
 
 

@@ -37,6 +37,9 @@ COLLECTION_OLDEST = Gauge(
 COLLECTION_STOPPED = Gauge(
     "cacheproxy_collection_stopped", "1: the last pass stopped, because of a failure, the clock, or its brake"
 )
+SWEEP_STOPPED = Gauge(
+    "cacheproxy_sweep_stopped", "1: so many stored files have no row that the last sweep removed none of them"
+)
 STALE = Counter(
     "cacheproxy_stale_served",
     "Answers served stale because the upstream failed, by cause",

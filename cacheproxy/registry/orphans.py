@@ -4,12 +4,16 @@ an upload, and its row.
 They are never served, so there is no hurry: the sweep begins long after the start, when clients have had
 their first answers, and goes on at a pace that nobody feels. A fill commits within minutes: an older file
 that has no row will never get one.
+
+No kill leaves many. When half of what is stored has no row, the rows are those of another store, or of
+another time, and nothing is removed.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
 from functools import partial as bind
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -17,6 +21,7 @@ from typing import Protocol, TypeVar
 import structlog
 import trio
 
+from cacheproxy.registry import metrics
 from cacheproxy.store.errors import StoreError
 from cacheproxy.store.queries import PLACES
 
@@ -41,6 +46,10 @@ MOST = 50_000
 PAUSE = 0.05
 """Seconds between two batches: most of the processor and the disk is left to pulls."""
 
+SHARE = 0.5
+FEW = 100
+"""The brake: of more files than these, not more than this share goes."""
+
 
 T = TypeVar("T")
 
@@ -63,14 +72,33 @@ class Rows(Protocol):
         ...
 
 
-async def watch(content: Files, rows: Rows, clock: Callable[[], float]) -> None:
-    """Sweep now and then, for ever."""
+class TooMany(Exception):
+    """Nothing was removed. The message says of how many files, and what to do."""
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What there is to tell of the last one."""
+
+    stopped: str = ""
+    """Why its brake stopped it; "": it did not."""
+
+
+async def watch(content: Files, rows: Rows, clock: Callable[[], float], last: Sweep | None = None) -> None:
+    """Sweep now and then, for ever. `last` hears of each, and the metric with it."""
     await trio.sleep(FIRST * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
     while True:
+        stopped = ""
         try:
             await sweep(content, rows, clock())
+        except TooMany as error:
+            stopped = str(error)
+            log.error("files without a row not removed", reason=stopped)  # noqa: TRY400 - no fault of ours
         except (OSError, StoreError) as error:
             log.warning("files without a row not looked for", error=str(error))
+        if last is not None:
+            last.stopped = stopped
+            metrics.SWEEP_STOPPED.set(bool(stopped))
         await trio.sleep(EVERY)
 
 
@@ -78,12 +106,18 @@ async def sweep(content: Files, rows: Rows, now: float) -> int:
     """Unlink the files that have been without a row for longer than GRACE, and still are after AGAIN. Returns
     how many.
 
-    Raises OSError when a folder cannot be read, StoreError when the rows cannot.
+    Raises OSError when a folder cannot be read, StoreError when the rows cannot, TooMany.
     """
-    found, lost = content.files(GRACE, now), list[File]()
+    found, lost, seen = content.files(GRACE, now), list[File](), 0
     while len(lost) < MOST and (batch := await _blocking(lambda: list(islice(found, PLACES)))):
         lost += await _unaccounted(rows, batch)
+        seen += len(batch)
         await trio.sleep(PAUSE)
+    if seen > FEW and len(lost) > seen * SHARE:
+        raise TooMany(
+            f"{len(lost)} of {seen} stored files have no row: is the database an old or another one?"
+            " `cacheproxy fsck` names them; if they are to go, stop the daemon and run `fsck --repair`"
+        )
     if lost:
         await trio.sleep(AGAIN)
     removed = 0

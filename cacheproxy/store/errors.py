@@ -9,6 +9,7 @@ StoreError
 ├── StoreBusy         (also OSError) the database is held by others, or away: nothing was written, try again
 ├── CommitUnknown     (also OSError) the database went away in a commit: it was written, or it was not
 ├── Conflict          a constraint of the schema refused the write: nothing was written
+├── StoreNotOurs      the bytes belong to other rows, or are not where the rows say; raised at the start only
 ├── InUse             another process runs with the state folder; raised at the start only
 └── DatabaseRefused   not a database this version can work with; raised by opening only
     └── SchemaBehind  it is empty, or of an earlier version: a daemon would open it
@@ -75,6 +76,10 @@ class CommitUnknown(StoreError, Unavailable, OSError):
 
 class Conflict(StoreError):
     """A foreign key, a uniqueness rule or a check of the schema."""
+
+
+class StoreNotOurs(StoreError):
+    """The message says of which place, and what to do."""
 
 
 class InUse(StoreError):

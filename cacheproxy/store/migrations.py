@@ -244,6 +244,17 @@ _TOKENS = (
     "CREATE INDEX refresh_token_by_end ON refresh_token (expires)",
 )
 
+_INSTALLATION = (
+    # What the mark beside the bytes says (store/mark.py). marked: it has been written.
+    """
+    CREATE TABLE installation (
+        one $integer NOT NULL PRIMARY KEY CHECK (one = 1),
+        name TEXT NOT NULL,
+        marked $integer NOT NULL CHECK (marked IN (0, 1))
+    ) $table
+    """,
+)
+
 _OUTBOX = (
     # Events on their way, one row for each sink. dead NULL: waiting; else when it was given up.
     """
@@ -330,6 +341,7 @@ MIGRATIONS = (
     Migration(8, _GRANTS),
     Migration(9, _CHUNKS),
     Migration(10, _ACCESS_KEYS),
+    Migration(11, _INSTALLATION),
 )
 
 

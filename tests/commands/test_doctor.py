@@ -13,6 +13,8 @@ import pytest
 from cacheproxy import config
 from cacheproxy.commands import checks, doctor, outside, stores
 from cacheproxy.commands.checks import Finding
+from cacheproxy.commands.daemon import Daemon
+from cacheproxy.store.mark import NAME
 from cacheproxy.store.postgres import Postgres
 from cacheproxy.store.postgres_probe import Condition
 from tests.collector import collector
@@ -56,6 +58,26 @@ async def test_without_a_daemon_the_rest_is_looked_at(folder: Path) -> None:
     assert found["daemon"]["level"] == "warn"
     assert found["state and database"]["advice"] == "the daemon makes it at its first start"
     assert found["docker-hub"]["level"] == "ok"
+
+
+async def test_a_store_that_is_not_mounted_is_found(folder: Path) -> None:
+    async with hosts(folder) as house:
+        async with house.daemon():
+            await Desk(house).pull(house.image("library/debian", b"a layer"))
+        assert "mark" not in await findings(Desk(house))
+        (house.state / "blobs" / NAME).unlink()
+        found = await findings(Desk(house))
+    assert found["mark"]["level"] == "fail"
+    assert "is the disk mounted" in found["mark"]["said"]
+
+
+async def test_files_that_no_sweep_dares_to_remove_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Daemon, "get", lambda *_: {"condition": {"sweep_stopped": "7 of 8 files"}})
+    async with at_desk(folder) as desk:
+        found = await findings(desk)
+    assert (found["sweep"]["level"], found["sweep"]["said"]) == ("fail", "7 of 8 files")
 
 
 async def test_a_login_that_is_refused_is_found(folder: Path) -> None:

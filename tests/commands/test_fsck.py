@@ -12,6 +12,7 @@ from cacheproxy import config
 from cacheproxy.app import main
 from cacheproxy.store.audit import Audit
 from cacheproxy.store.errors import InUse
+from cacheproxy.store.mark import NAME
 from cacheproxy.store.running import Running
 from tests.commands.desk import Desk
 from tests.faults.client import ask
@@ -53,6 +54,22 @@ async def test_what_a_daemon_leaves_is_as_it_should_be(folder: Path) -> None:
     assert examined["seen"]["hashed"] > len(LAYER)
     assert said.startswith("1 image, 2 stored blobs, 2 files, ")
     assert set(after) - set(before) <= {"running"}
+
+
+@pytest.mark.parametrize("words", [(), ("--repair",)])
+async def test_a_store_of_other_rows_is_not_looked_at(folder: Path, words: tuple[str, ...]) -> None:
+    """Else all rows would lose their bytes, and all files go."""
+    async with hosts(folder) as house:
+        layer = await pulled(house)
+        (house.state / "blobs" / NAME).unlink()
+        result = await Desk(house).run("fsck", *words)
+        assert result.exit_code == 2
+        assert "is the disk mounted" in result.output
+        (house.state / "blobs" / NAME).write_text("another")
+        result = await Desk(house).run("fsck", *words)
+        assert result.exit_code == 2
+        assert "another installation (another)" in result.output
+        assert layer.exists()
 
 
 async def test_wrong_bytes_are_found_by_hashing_only(folder: Path) -> None:

@@ -40,6 +40,7 @@ def told(**more: object) -> dict[str, object]:
         "total": 16 << 30,
         "upstreams": [],
         "fills": [],
+        "sweep_stopped": "",
     }
     return {"condition": {**condition, **more}, "requests": {"hub": {"hit": 7}}, "damage": []}
 
@@ -50,6 +51,10 @@ def test_running_downloads_are_listed() -> None:
         "1 download running:",
         "  sha256:aaaaaaaaaaaa  512 B of 2.0 KiB",
     ]
+
+
+def test_a_sweep_that_stopped_is_told() -> None:
+    assert list(status.lines(told(sweep_stopped="7 of 8 ...")))[-1] == "7 of 8 ..."
 
 
 def test_the_share_of_the_budget_is_told() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from cacheproxy.core.failures import Cause
 from cacheproxy.registry.condition import HostCondition, UpstreamCondition, Watch
+from cacheproxy.registry.orphans import Sweep
 from cacheproxy.store.content import UNLIMITED
 from cacheproxy.upstream.pacing import Health
 from tests.registry.world import world
@@ -32,6 +33,14 @@ async def test_it_tells_of_space_time_and_upstreams(tmp_path: Path) -> None:
         ),
     )
     assert told.fills == ()
+    assert told.sweep_stopped == ""
+
+
+async def test_it_tells_why_a_sweep_stopped(tmp_path: Path) -> None:
+    async with world(tmp_path) as built:
+        nothing, sweep = (), Sweep("too many")
+        watch = Watch([], nothing, built.space, lambda: (7, 9), lambda: built.now, sweep=sweep)  # type: ignore[arg-type]
+        assert watch.condition().sweep_stopped == "too many"
 
 
 async def test_a_store_without_an_end_has_no_room_to_tell_of(tmp_path: Path) -> None:

@@ -12,7 +12,20 @@ from obstore.store import MemoryStore
 from trio.testing import MockClock
 
 from cacheproxy.core.digest import Digest
-from cacheproxy.registry.orphans import AGAIN, EVERY, FIRST, GRACE, PAUSE, sweep, watch
+from cacheproxy.registry import metrics, orphans
+from cacheproxy.registry.orphans import (
+    AGAIN,
+    EVERY,
+    FEW,
+    FIRST,
+    GRACE,
+    PAUSE,
+    SHARE,
+    Sweep,
+    TooMany,
+    sweep,
+    watch,
+)
 from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.disk import DiskContent, place
 from cacheproxy.store.objects import open_objects
@@ -117,7 +130,7 @@ class NoRows:
 async def test_the_sweep_waits_until_the_start_is_long_over_and_comes_once_a_day(clock: MockClock) -> None:
     shelf, began = Shelf(), trio.current_time()
     with trio.move_on_after(FIRST + EVERY + 1):
-        await watch(shelf, NoRows(), trio.current_time)
+        await watch(shelf, NoRows(), trio.current_time, Sweep())
     first, second = (at - began for at in shelf.listed)
     assert FIRST / 2 <= first <= FIRST
     assert second - first == pytest.approx(EVERY)
@@ -127,15 +140,64 @@ async def test_a_sweep_that_fails_ends_no_daemon_and_comes_again(clock: MockCloc
     shelf = Shelf()
     shelf.fails = True
     with trio.move_on_after(FIRST + EVERY + 1):
-        await watch(shelf, NoRows(), trio.current_time)
+        await watch(shelf, NoRows(), trio.current_time, Sweep())
     assert len(shelf.listed) == 2
 
 
-async def test_others_get_their_turn_between_two_batches(clock: MockClock) -> None:
+async def test_others_get_their_turn_between_two_batches(
+    clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "FEW", 2 * PLACES)
     shelf = Shelf(2 * PLACES)
     assert await sweep(shelf, NoRows(), NOW) == 2 * PLACES
     assert shelf.removed[PLACES - 1] == shelf.removed[0]
     assert shelf.removed[PLACES] - shelf.removed[PLACES - 1] == pytest.approx(PAUSE)
+
+
+class SomeRows:
+    """Of the files of a Shelf, the first few have one."""
+
+    def __init__(self, count: int) -> None:
+        self._places = {place(Digest.of(b"%d" % number), 1).path for number in range(count)}
+
+    async def accounted(self, files: Sequence[tuple[str, str]]) -> set[str]:
+        await trio.lowlevel.checkpoint()
+        return self._places & {location for _, location in files}
+
+
+@pytest.mark.parametrize(
+    ("files", "rows", "goes"),
+    [
+        (FEW, 0, FEW),
+        (FEW + 1, 0, None),
+        (1000, 499, None),
+        (1000, round(1000 * SHARE), 500),
+    ],
+)
+async def test_of_many_files_no_more_than_a_share_goes(
+    clock: MockClock, files: int, rows: int, goes: int | None
+) -> None:
+    shelf = Shelf(files)
+    if goes is None:
+        with pytest.raises(TooMany, match=f"^{files - rows} of {files} stored files have no row: .*fsck"):
+            await sweep(shelf, SomeRows(rows), NOW)
+    else:
+        assert await sweep(shelf, SomeRows(rows), NOW) == goes
+    assert len(shelf.removed) == (goes or 0)
+
+
+async def test_a_brake_is_told_until_a_sweep_goes_through(clock: MockClock) -> None:
+    shelf, last = Shelf(FEW + 1), Sweep()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, shelf, NoRows(), trio.current_time, last)
+        await trio.sleep(FIRST + 1)
+        assert "have no row" in last.stopped
+        assert metrics.SWEEP_STOPPED._value.get() == 1
+        shelf.count = 0
+        await trio.sleep(EVERY)
+        assert last.stopped == ""
+        assert metrics.SWEEP_STOPPED._value.get() == 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_file_whose_row_comes_after_the_first_look_stays(clock: MockClock, tmp_path: Path) -> None:
