@@ -17,6 +17,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +48,18 @@ def _key(session: str, start: int) -> str:
 
 
 class Chunks:
-    """The bytes of chunks that lie behind one another, read from front to back."""
+    """The bytes of chunks that lie behind one another, read from front to back.
+
+    In a thread of its own, for whoever reads may be obstore, while it sends: from there it cannot be asked
+    for anything else.
+    """
 
     def __init__(self, bucket: Bucket, chunks: Sequence[Chunk]) -> None:
         self._bucket = bucket
         self._chunks = chunks
         self._held = memoryview(b"")
         self._from = 0
+        self._thread = ThreadPoolExecutor(1)
 
     def read(self, offset: int, count: int) -> memoryview:
         """Between 1 and `count` bytes. Raises UploadGone where they are not there any more."""
@@ -65,10 +71,13 @@ class Chunks:
         chunk = next(one for one in self._chunks if one.start <= offset < one.start + one.size)
         start = offset - chunk.start
         stop = min(chunk.size, start + RANGE)
-        piece = self._bucket.get(chunk.key, start, stop)
+        piece = self._thread.submit(self._bucket.get, chunk.key, start, stop).result()
         if piece is None or piece.total != chunk.size or len(piece.data) != stop - start:
             raise UploadGone(chunk.key)
         return piece.data
+
+    def close(self) -> None:
+        self._thread.shutdown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +179,7 @@ class ObjectUpload:
         return Joined(digest, self.size, self._read)
 
     def close(self) -> None:
+        self._chunks.close()
         self._spool.close()
         remove(self._spool.path)
 

@@ -18,6 +18,8 @@ from cacheproxy.registry.push import SESSION_KEPT, Push
 from cacheproxy.registry.refusals import Ended, OutOfOrder
 from cacheproxy.registry.space import Space
 from cacheproxy.registry.trash import Trash
+from cacheproxy.store import bucket as buckets
+from cacheproxy.store import chunks
 from cacheproxy.store.bucket import Bucket
 from cacheproxy.store.content import Content
 from cacheproxy.store.errors import StoreBusy, StoreUnreachable
@@ -324,3 +326,16 @@ async def test_what_is_left_of_a_blob_in_one_request_is_nothing(shop: Shop) -> N
     assert await rows(shop.database, "SELECT * FROM upload") == []
     content: Content = shop.a.content
     assert list((content.root / "uploads").iterdir()) == []
+
+
+async def test_chunks_are_joined_while_they_are_sent_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As large ones are: a part of the new object goes up while the next chunk is read."""
+    monkeypatch.setattr(buckets, "PART", 1 << 18)
+    monkeypatch.setattr(chunks, "RANGE", 100_000)
+    session = await begin(shop)
+    await shop.a.append(session, DATA[:HALF])
+    await shop.b.append(session, DATA[HALF:-5])
+    await shop.a.finish(session, DATA[-5:])
+    assert await shop.bytes_stored() == DATA
