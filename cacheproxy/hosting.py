@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import trio
 
 from cacheproxy import config as c
-from cacheproxy import secretkey, wiring
+from cacheproxy import issuers, secretkey, wiring
 from cacheproxy.api.access_keys import AccessKeyDesk
 from cacheproxy.api.answers import BlobAnswers
 from cacheproxy.api.callers import Callers
@@ -78,6 +78,7 @@ class Lasting:
     keys: SigningKeys
     issued: Issued
     grants: Grants
+    rings: issuers.KeyRings
     collector: Collector
 
     @classmethod
@@ -90,6 +91,7 @@ class Lasting:
             SigningKeys(TokenRows(database), Seal(), clock),
             Issued(AccountRows(database), clock, grants.changed),
             grants,
+            issuers.KeyRings(),
             Collector(Collection(database), records, space, ready.clear, clock, node),
         )
 
@@ -100,6 +102,7 @@ class Lasting:
             nursery.start_soon(self.keys.run)
             nursery.start_soon(self.issued.run)
             nursery.start_soon(self.grants.run)
+            nursery.start_soon(self.rings.fetching.run)
             nursery.start_soon(self.collector.run)
 
 
@@ -126,7 +129,8 @@ class Remembered:
 
 def anybody(config: c.Config) -> bool:
     """Whether somebody has a name here, or may get one by command: grants are for nobody else."""
-    return bool(config.accounts or config.grants) or config.access.htpasswd is not None
+    access, vouched = config.access, issuers.shown(config) is not None
+    return vouched or bool(config.accounts or config.grants or access.oidc) or access.htpasswd is not None
 
 
 async def accounts(config: c.Config, lasting: Lasting) -> Accounts:
@@ -135,6 +139,13 @@ async def accounts(config: c.Config, lasting: Lasting) -> Accounts:
         await secretkey.equip(lasting.keys.seal, config.storage)
         await secretkey.look(lasting.keys, config.storage)
         await lasting.grants.look()
+    known = await _accounts(config, lasting)
+    known.federation = await issuers.federation(config, lasting.rings, known.named, time.time)
+    return known
+
+
+async def _accounts(config: c.Config, lasting: Lasting) -> Accounts:
+    """Those with secrets of ours. Raises CannotStart."""
     declared = [await _account(account) for account in config.accounts]
     if config.access.htpasswd is None:
         return Accounts(declared, issued=lasting.issued)
@@ -190,7 +201,7 @@ def entry(
 
     tokens = Tokens(lasting.keys, config.access.token.seconds, clock)
     refresh = RefreshTokens(lasting.keys.rows, known, config.access.token.refresh, clock)
-    credentials = Credentials(known, tokens)
+    credentials = Credentials(known, tokens, known.federation)
     standing = Standing(rules(config), lasting.grants)
     callers = Callers(access, standing, credentials, external, clock)
     return callers, TokenServer(tokens, refresh, credentials, callers, routes)

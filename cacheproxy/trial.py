@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import trio
 
-from cacheproxy import hosting, secretkey, wiring
+from cacheproxy import hosting, issuers, secretkey, wiring
 from cacheproxy.config import BucketURL, Config, Secret, ServerCertificate, Upstream
 from cacheproxy.groups import leaves
 from cacheproxy.registry.sealing import Seal
@@ -32,10 +32,24 @@ async def tried(config: Config) -> Tried:
         await _try(found, secretkey.configured(Seal(), config.storage))
     if config.access.htpasswd is not None:
         await _try(found, hosting.passwords(config.access.htpasswd))
+    await _try(found, issuers.KeyRings().open(config.access.oidc))
+    found.warnings.extend(_known_to_all(config))
     keys = config.storage.objects.credentials
     if isinstance(config.storage.blobs, BucketURL) and (keys is None or not _elsewhere(keys)):
         await _try(found, wiring.open_bucket(config.storage.blobs, config.storage.objects))
     return found
+
+
+def _known_to_all(config: Config) -> list[str]:
+    """Issuers that serve strangers too, as those of public CI systems do."""
+    if not any("*" in grant.to and grant.allow for grant in config.grants):
+        return []
+    return [
+        f'access.oidc: whoever has a token of {issuer.issuer} for "{issuer.audience}" has what [[grant]]'
+        ' gives to "*"; say by claims whose tokens are meant, unless all of them are'
+        for issuer in config.access.oidc
+        if not issuer.claims
+    ]
 
 
 async def _try(found: Tried, look: Awaitable[object]) -> None:

@@ -329,11 +329,18 @@ def _ordinary_context() -> ssl.SSLContext:
     return client_context()
 
 
+async def trusting(ca: Path | None) -> ssl.SSLContext:
+    """That trusts the system's authorities, and these. Raises OSError, ssl.SSLError."""
+    if ca is None:
+        return await trio.to_thread.run_sync(_ordinary_context)
+    return await trio.to_thread.run_sync(client_context, ca)
+
+
 async def _context(
     settings: s.UpstreamSettings, certificate: Path | None, key: bytes | None
 ) -> ssl.SSLContext:
-    if settings.ca is None and certificate is None:
-        return await trio.to_thread.run_sync(_ordinary_context)
+    if certificate is None and settings.ca is None:
+        return await trusting(None)
     try:
         return await trio.to_thread.run_sync(client_context, settings.ca, certificate, key)
     except (OSError, ssl.SSLError) as error:
@@ -357,7 +364,7 @@ async def server_certificate(section: c.ServerCertificate | None) -> Certificate
 
     key_file = None if section.key is None else section.key.file
     try:
-        return await Certificate.load(section.certificate, read_key, key_file)
+        return await Certificate.load(section.certificate, read_key, key_file, client_ca=section.client_ca)
     except CertificateError as error:
         raise CannotStart(f"server.tls: {error}") from error
 

@@ -54,6 +54,8 @@ def test_what_the_example_file_shows_commented_out_is_valid(tmp_path: Path) -> N
         "tls.key",
         "s3.ini",
         "htpasswd",
+        "clients.pem",
+        "cluster.jwks",
     ):
         (tmp_path / name).touch()
     (tmp_path / "c.toml").write_text(uncommented())

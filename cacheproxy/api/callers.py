@@ -12,7 +12,8 @@ from cacheproxy.api.caller import Caller, Scope
 from cacheproxy.core.access import Access
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.rights import Principal, Right, Rules
-from cacheproxy.edge.message import Address, Peer, Request
+from cacheproxy.edge.message import Address, ClientCertificate, Peer, Request
+from cacheproxy.registry.federation import Refused
 
 REMEMBERED = 4096
 """Addresses, and credentials, whose callers are remembered."""
@@ -38,7 +39,12 @@ class Identity:
 
 class Authenticator(Protocol):
     async def identify(self, authorization: str, address: Address | None) -> Identity | None:
-        """What an Authorization header proves; None: nothing. Raises OCIError 429 for a flood of guesses."""
+        """What an Authorization header proves; None: nothing. Raises Refused for what is not good, with the
+        reason, and OCIError 429 for a flood of guesses."""
+        ...
+
+    async def certificate(self, shown: ClientCertificate) -> Identity | None:
+        """Whose that is; None: nobody's. Raises Refused."""
         ...
 
 
@@ -63,6 +69,18 @@ class Network(NamedTuple):
     """Of the rules that do not hold there."""
 
 
+Shown = tuple[str, str]
+"""What somebody says of itself, and by which way: a certificate and a header are never the same."""
+
+
+def _shown(headers: Mapping[str, str], peer: Peer) -> Shown | None:
+    """A header is meant for this request, a certificate for all of its connection: the header counts."""
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        return "authorization", authorization
+    return None if peer.certificate is None else ("certificate", peer.certificate.fingerprint)
+
+
 class Callers:
     def __init__(
         self,
@@ -85,16 +103,16 @@ class Callers:
         self._clock = clock
         self._ages = ages
         self._by_address: dict[Address | None, tuple[Network, Caller]] = {}
-        self._by_credentials: dict[tuple[str, Network], tuple[Caller, float]] = {}
+        self._by_credentials: dict[tuple[Shown, Network], tuple[Caller, float]] = {}
         """With the age until which each is believed."""
 
     def known(self, headers: Mapping[str, str], peer: Peer) -> Caller | None:
         """The caller, if nothing has to be looked up for it."""
         network, anonymous = self._of_network(peer)
-        authorization = headers.get("authorization")
-        if authorization is None or self._authenticator is None:
+        shown = _shown(headers, peer)
+        if shown is None or self._authenticator is None:
             return anonymous
-        known = self._by_credentials.get((authorization, network))
+        known = self._by_credentials.get((shown, network))
         if known is None:
             return None
         caller, believed = known
@@ -105,20 +123,34 @@ class Callers:
         caller = self.known(request.headers, request.peer)
         if caller is not None:
             return caller
-        assert self._authenticator is not None
-        authorization = request.headers["authorization"]
+        shown = _shown(request.headers, request.peer)
+        assert shown is not None
         era = self._standing.era
-        identity = await self._authenticator.identify(authorization, request.peer.address)
-        if identity is None:
-            raise self._unauthorized(request, "the credentials are not valid (any more)", "invalid_token")
+        identity = await self._proven(request)
         network, _ = self._of_network(request.peer)
         caller = self._caller(identity.principal, network, identity.scope, identity.until)
         if era != self._standing.era:
             return caller  # for this one request: what was looked up may be another by now
         if len(self._by_credentials) >= REMEMBERED:
             self._by_credentials.clear()
-        self._by_credentials[authorization, network] = caller, self._ages() + TRUSTED_FOR
+        self._by_credentials[shown, network] = caller, self._ages() + TRUSTED_FOR
         return caller
+
+    async def _proven(self, request: Request) -> Identity:
+        """Raises OCIError."""
+        assert self._authenticator is not None
+        authorization, peer = request.headers.get("authorization"), request.peer
+        try:
+            if authorization is not None:
+                identity = await self._authenticator.identify(authorization, peer.address)
+            else:
+                assert peer.certificate is not None
+                identity = await self._authenticator.certificate(peer.certificate)
+        except Refused as error:
+            raise self._unauthorized(request, str(error), "invalid_token") from error
+        if identity is None:
+            raise self._unauthorized(request, "the credentials are not valid (any more)", "invalid_token")
+        return identity
 
     def of(self, peer: Peer, principal: Principal | None) -> Caller:
         """Who just proved its name, or gives none, for one request."""
@@ -141,11 +173,11 @@ class Callers:
         return OCIError("DENIED", f"{caller.name} may not {right} in {what}: no [[grant]] allows it")
 
     def challenges(self, request: Request) -> bool:
-        """Whether a ping of this request is answered with a challenge: with accounts, unless it has a token.
+        """Whether a ping of this request is answered with a challenge: with accounts, unless it gives a name.
 
         Docker and podman learn from it alone that there are tokens, also for what is public.
         """
-        return self._authenticator is not None and "authorization" not in request.headers
+        return self._authenticator is not None and _shown(request.headers, request.peer) is None
 
     def challenge(self, request: Request) -> OCIError:
         return self._unauthorized(request, "log in, or ask for an anonymous token")

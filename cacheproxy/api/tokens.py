@@ -10,7 +10,8 @@ from cacheproxy.core.errors import OCIError
 from cacheproxy.core.rights import Principal, Right
 from cacheproxy.core.routing import Bare, Routes, Virtual
 from cacheproxy.core.scopes import EVERYWHERE, Actions
-from cacheproxy.edge.message import Address, Request, Response
+from cacheproxy.edge.message import Peer, Request, Response
+from cacheproxy.registry.federation import Proven, Refused
 from cacheproxy.registry.refresh import RefreshTokens
 from cacheproxy.registry.tokens import Tokens
 
@@ -33,16 +34,28 @@ class TokenServer:
     async def answer(self, request: Request) -> Response:
         """Raises OCIError: 401 for a login that proves nothing, 400 for what is malformed, 405."""
         wanted = await asked(request)
-        principal = await self._principal(wanted, request.peer.address)
-        caller = self._callers.of(request.peer, principal)
-        if principal is None and not caller.anything():
+        try:
+            who = await self._principal(wanted, request.peer)
+        except Refused as error:
+            raise unauthorized(str(error)) from error
+        if isinstance(who, Proven):
+            return self._vouched(wanted, request.peer, who)
+        caller = self._callers.of(request.peer, who)
+        if who is None and not caller.anything():
             raise unauthorized("nothing here is for everybody: log in")
-        granted = self._granted(wanted, caller)
-        text, token = self._tokens.issue(None if principal is None else principal.name, granted)
+        text, token = self._tokens.issue(None if who is None else who.name, self._granted(wanted, caller))
         # Nobody hears a refresh token that HEAD would make.
-        if principal is None or not wanted.offline or request.method == "HEAD":
+        if who is None or not wanted.offline or request.method == "HEAD":
             return given(text, token)
-        return given(text, token, wanted.refresh or await self._refresh.give(principal))
+        return given(text, token, wanted.refresh or await self._refresh.give(who))
+
+    def _vouched(self, wanted: Asked, peer: Peer, who: Proven) -> Response:
+        """No longer than what was shown is good, and no refresh token: who vouches is asked again."""
+        granted = self._granted(wanted, self._callers.of(peer, who.principal))
+        text, token = self._tokens.issue(who.principal.name, granted, who.proof, who.until)
+        if token.until <= token.issued:
+            raise unauthorized("the token that stands for a password has expired")
+        return given(text, token)
 
     def _granted(self, wanted: Asked, caller: Caller) -> Actions:
         """What was asked for, as far as the caller may: what it lacks is left out, and a request tells."""
@@ -54,18 +67,19 @@ class TokenServer:
                     granted[name] = granted.get(name, frozenset()) | some
         return granted
 
-    async def _principal(self, wanted: Asked, address: Address | None) -> Principal | None:
+    async def _principal(self, wanted: Asked, peer: Peer) -> Principal | Proven | None:
+        """Raises Refused, OCIError."""
         if wanted.refresh is not None:
             principal = await self._refresh.principal(wanted.refresh)
             if principal is None:
                 raise unauthorized("the refresh token is not valid (any more): log in again")
             return principal
         if wanted.login is None:
-            return None
-        principal = await self._credentials.login(wanted.login, address)
-        if principal is None:
+            return None if peer.certificate is None else await self._credentials.shown(peer.certificate)
+        who = await self._credentials.login(wanted.login, peer.address)
+        if who is None:
             raise unauthorized("the name or the password is wrong")
-        return principal
+        return who
 
     def _names(self, name: str, host: str) -> tuple[str, ...]:
         """The canonical names that a client may mean: as it is (in our challenges), and as it is routed.

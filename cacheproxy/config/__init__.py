@@ -14,6 +14,7 @@ from cacheproxy.config.checks import Declared, conflicts, doubles
 from cacheproxy.config.files import ConfigError, Document, read
 from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.messages import message, unknown_key
+from cacheproxy.config.names import name_conflicts
 from cacheproxy.config.presets import DEFAULT, PRESETS
 from cacheproxy.config.sections import (
     Access,
@@ -114,6 +115,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         *conflicts(server, declared),
         *doubles(accounts, templates),
         *virtual_conflicts(virtuals, declared),
+        *name_conflicts(server, access, grants),
     )
     for conflict in found:
         document.problem(conflict.key, conflict.text.format(other=document.place(conflict.other)))

@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from cacheproxy.config.base import Section as Section
+from cacheproxy.config.base import written as written
+from cacheproxy.config.federation import MTLS, OIDC
 from cacheproxy.config.presets import PRESETS
 from cacheproxy.config.values import (
     AdminSocket,
@@ -47,19 +42,6 @@ from cacheproxy.config.values import (
 from cacheproxy.core.failures import Cause
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.units import parse_share
-
-
-class Section(BaseModel):
-    """A table of the file. Unknown keys are refused: a misspelt one is a setting that is not in force."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, validate_default=True, arbitrary_types_allowed=True
-    )
-
-
-def written(default: object, alias: str | None = None) -> Any:
-    """A default in the words of the file, read as if it stood there."""
-    return Field(default=default, alias=alias)
 
 
 def _one_worker(count: int) -> int:
@@ -277,6 +259,8 @@ class ServerCertificate(Section):
     """PEM, with its chain. Read again when it changes."""
     key: Secret | None = None
     """PEM, not encrypted; None: it is in the certificate's file."""
+    client_ca: File | None = None
+    """PEM, the authorities of clients' certificates, which are asked for and not demanded."""
 
 
 class Fresh(Section):
@@ -390,3 +374,7 @@ class Access(Section):
     """How long a token of ours is good for; what is revoked meanwhile ends within a minute."""
     htpasswd: File | None = None
     """Names with bcrypt hashes of their passwords; read at the start and at SIGHUP."""
+    oidc: tuple[OIDC, ...] = ()
+    """Issuers of tokens, as of CI jobs, that are taken in place of a password, or as they are."""
+    mtls: MTLS | None = None
+    """Who a client certificate is for; left out, with server.tls.client_ca: the account that its CN names."""

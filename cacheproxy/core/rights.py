@@ -77,7 +77,11 @@ ANONYMOUS = "anonymous"
 """What a rule calls who gives no name; "*" is everyone who gives one."""
 
 
-WORD = re.compile(rf"(?:user|group):{NAME}|\*")
+KIND = r"[a-z][a-z0-9-]{0,31}"
+OTHER = rf"(?!user:|group:){KIND}:[A-Za-z0-9][A-Za-z0-9._@+:/=~-]{{0,254}}"
+"""Of principals that have no account, but whom somebody else vouches for: "ci:team/app"."""
+
+WORD = re.compile(rf"(?:user|group):{NAME}|{OTHER}|\*")
 """What a rule may call those who have a name."""
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.name import parse_requested
 from cacheproxy.core.rights import Right
+from cacheproxy.core.subjects import Proof
 
 MAX_SCOPES = 100
 
@@ -40,6 +41,8 @@ class Token:
     actions: Actions
     issued: float
     until: float
+    proof: Proof | None = None
+    """What made the subject known, if it was no secret of ours: it is asked again at each use."""
 
 
 class Scope(NamedTuple):

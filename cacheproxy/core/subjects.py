@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cacheproxy.core.patterns import Patterns
-from cacheproxy.core.rights import NAME, Principal
+from cacheproxy.core.rights import KIND, NAME, OTHER, Principal
 
 Claims = Mapping[str, tuple[str, ...]]
 """What is said: texts, by the name of the claim. Several where the claim is a list."""
@@ -20,9 +20,8 @@ Claims = Mapping[str, tuple[str, ...]]
 OF_CERTIFICATES = ("CN", "O", "OU", "DNS", "URI", "email")
 """What a certificate says, as openssl calls it: parts of its subject, then kinds of alternative names."""
 
-KIND = r"[a-z][a-z0-9-]{0,31}"
-WORD = rf"{KIND}:[A-Za-z0-9][A-Za-z0-9._@+:/=~-]{{0,254}}"
-"""A principal that others vouch for."""
+WORD = rf"user:{NAME}|{OTHER}"
+"""Whom others may vouch for."""
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _CLAIM = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")

@@ -12,6 +12,7 @@ from cacheproxy.core.access import Address
 from cacheproxy.core.credentials import Login
 from cacheproxy.core.rights import Principal
 from cacheproxy.registry.attempts import Attempts
+from cacheproxy.registry.federation import Federation
 from cacheproxy.registry.issued import Issued, hash_of
 from cacheproxy.registry.passwords import Passwords
 
@@ -58,6 +59,8 @@ class Accounts:
         }
         self._passwords = passwords
         self._issued = issued
+        self.federation: Federation | None = None
+        """Who is known without an account, or by other means than its secret; None: nobody."""
         # Not those of the passwords: what was right here proves nothing there.
         self._attempts = Attempts(time.monotonic)
 

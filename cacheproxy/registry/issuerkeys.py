@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 import structlog
 import trio
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
 
 from cacheproxy.core.errors import Unavailable
 from cacheproxy.core.failures import UpstreamError
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, RSAKey
 
 log = structlog.get_logger()
 
@@ -41,11 +42,9 @@ ALGORITHMS: Mapping[str, frozenset[str]] = {
 }
 """What a key can have signed with, by its type or curve: the key says it, never the token alone."""
 
-PublicKey = RSAKey | ECKey
-
 
 class Key(NamedTuple):
-    key: PublicKey
+    key: RSAKey | ECKey
     algorithms: frozenset[str]
 
 
@@ -108,6 +107,9 @@ def parse(text: bytes) -> Keys:
 
 
 def _read(raw: msgspec.Raw) -> tuple[str, Key] | None:
+    # As for keys of our own: these libraries take 80 ms and some MiB.
+    from joserfc.errors import JoseError
+
     try:
         said = msgspec.json.decode(raw, type=_Written)
         if said.use != "sig" or "verify" not in said.key_ops:
@@ -121,8 +123,10 @@ def _read(raw: msgspec.Raw) -> tuple[str, Key] | None:
     return None if key is None else (said.kid, Key(key, algorithms))
 
 
-def _public(said: _Written) -> PublicKey | None:
+def _public(said: _Written) -> RSAKey | ECKey | None:
     """Raises ValueError, JoseError."""
+    from joserfc.jwk import ECKey, RSAKey
+
     if said.kty == "RSA":
         modulus = int.from_bytes(urlsafe_b64decode(said.n + "=" * (-len(said.n) % 4)), "big")
         usual = SHORTEST <= modulus.bit_length() <= LONGEST

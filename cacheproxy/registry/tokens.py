@@ -7,6 +7,7 @@ refused. A token is an upper bound: at each request the rules are asked again.
 from __future__ import annotations
 
 import base64
+import math
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Protocol
@@ -18,6 +19,7 @@ from joserfc.jwk import ECKey
 
 from cacheproxy.core.credentials import MAX_CREDENTIALS
 from cacheproxy.core.scopes import Actions, Token
+from cacheproxy.core.subjects import Proof
 
 ALGORITHM = "ES256"
 ISSUER = AUDIENCE = "cacheproxy"
@@ -53,11 +55,16 @@ class _Access(msgspec.Struct, forbid_unknown_fields=True):
     type: str = "repository"
 
 
+class _Proof(msgspec.Struct, forbid_unknown_fields=True):
+    issuer: str
+    claims: dict[str, tuple[str, ...]]
+
+
 _Time = Annotated[int, msgspec.Meta(ge=0, le=1 << 48)]
 """Seconds since 1970."""
 
 
-class _Claims(msgspec.Struct, forbid_unknown_fields=True):
+class _Claims(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     iss: str
     aud: str
     sub: str
@@ -67,6 +74,7 @@ class _Claims(msgspec.Struct, forbid_unknown_fields=True):
     exp: _Time
     jti: str
     access: list[_Access]
+    proof: _Proof | None = None
 
 
 class Tokens:
@@ -76,14 +84,17 @@ class Tokens:
         self.seconds = seconds
         self._clock = clock
 
-    def issue(self, subject: str | None, actions: Actions) -> tuple[str, Token]:
-        """The signed token. Takes 0.1 ms."""
+    def issue(
+        self, subject: str | None, actions: Actions, proof: Proof | None = None, until: float = math.inf
+    ) -> tuple[str, Token]:
+        """The signed token; not beyond `until`, when what proved the subject ends. Takes 0.1 ms."""
         now = int(self._clock())
-        token = Token(subject, actions, now, now + self.seconds)
+        token = Token(subject, actions, now, min(now + self.seconds, int(min(until, 1 << 48))), proof)
         key = self._keys.current
         access = [_Access(name, sorted(some)) for name, some in actions.items()]
         claims = _Claims(
-            ISSUER, AUDIENCE, subject or "", now, now, int(token.until), secrets.token_hex(8), access
+            *(ISSUER, AUDIENCE, subject or "", now, now, int(token.until), secrets.token_hex(8), access),
+            None if proof is None else _Proof(proof.issuer, dict(proof.claims)),
         )
         header = {"alg": ALGORITHM, "kid": key.kid, "typ": "JWT"}
         return jwt.encode(header, msgspec.to_builtins(claims), key, algorithms=[ALGORITHM]), token
@@ -123,4 +134,5 @@ def _holds(claims: _Claims, now: float) -> bool:
 
 def _token(claims: _Claims) -> Token:
     actions = {each.name: frozenset(each.actions) for each in claims.access if each.type == "repository"}
-    return Token(claims.sub or None, actions, claims.iat, claims.exp)
+    proof = None if claims.proof is None else Proof(claims.proof.issuer, claims.proof.claims)
+    return Token(claims.sub or None, actions, claims.iat, claims.exp, proof)

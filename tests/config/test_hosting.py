@@ -65,7 +65,7 @@ def test_a_grant_is_to_somebody(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["builder", "anonymous", "usr:builder", "user:", "user:a:b", "group:a b", ""]
+    "word", ["builder", "anonymous", ":builder", "USR:builder", "user:", "user:a:b", "group:a b", ""]
 )
 def test_a_grant_to_nobody_is_refused(word: str) -> None:
     with pytest.raises(ValidationError, match="is nobody's name"):
