@@ -273,6 +273,21 @@ registry = "quay.io"
     assert "cacheproxy.toml:3 already" in second
 
 
+def test_an_access_key_is_one_accounts(tmp_path: Path) -> None:
+    (tmp_path / "s").touch()
+    table = (
+        '[[account]]\nname = "{}"\nsecret = {{ file = "s" }}\n'
+        'access_key = "AKIA{}"\nsecret_key = {{ file = "s" }}\n'
+    )
+    tables = [
+        table.format("one", "1" * 16),
+        table.format("two", "2" * 16),
+        table.format("AKIA" + "1" * 16, "1" * 16),
+    ]
+    (told,) = problems(tmp_path, "".join(tables))
+    assert told.startswith('14: account[2].access_key: "AKIA1111111111111111" is declared at ')
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
