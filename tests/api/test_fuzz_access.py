@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey
 
@@ -33,6 +33,9 @@ from cacheproxy.registry.refresh import RefreshTokens
 from cacheproxy.registry.tokens import Tokens
 from cacheproxy.store.tokens import TokenRows
 from tests.api.test_rights import ADMITTED, Admitting
+
+patient = settings(deadline=None)
+"""A busy machine is no fault."""
 
 FAR = ipaddress.ip_address("192.0.2.1")
 KEY = ECKey.generate_key("P-256", {"kid": "1"})
@@ -145,6 +148,7 @@ def encoded(text: str) -> str:
     return quote(text.encode("utf-8", "surrogatepass"))
 
 
+@patient
 @given(asked, st.sampled_from([" ", "&scope="]))
 def test_scopes_get_what_the_rules_give_or_a_refusal(asked: list[str], between: str) -> None:
     house = House()
@@ -155,6 +159,7 @@ def test_scopes_get_what_the_rules_give_or_a_refusal(asked: list[str], between: 
         house.holds_no_more_than_the_rules(response)
 
 
+@patient
 @given(asked)
 def test_a_form_gets_what_the_rules_give_or_a_refusal(asked: list[str]) -> None:
     house = House()
@@ -166,6 +171,7 @@ def test_a_form_gets_what_the_rules_give_or_a_refusal(asked: list[str]) -> None:
         house.holds_no_more_than_the_rules(response)
 
 
+@patient
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=200))
 def test_any_query_gets_an_answer(query: str) -> None:
     assert House().ask("GET", f"/token?{query}", LOGIN).status in {200, 400}
@@ -183,6 +189,7 @@ forms = st.one_of(
 )
 
 
+@patient
 @given(forms)
 def test_any_form_gets_an_answer(body: bytes) -> None:
     assert House().ask("POST", "/token", {}, body).status in {400, 401}
@@ -212,6 +219,7 @@ requests = st.sampled_from(
 )
 
 
+@patient
 @given(requests, values)
 def test_any_authorization_is_refused_that_proves_nothing(request: tuple[str, str], value: str) -> None:
     response = House().ask(*request, {"authorization": value})
@@ -225,6 +233,7 @@ def test_the_right_login_is_admitted() -> None:
 TAGS = "/v2/team/app/manifests/latest"
 
 
+@patient
 @given(st.integers(0, 1000), st.characters(min_codepoint=0x21, max_codepoint=0x7E), st.booleans())
 def test_a_token_that_was_changed_opens_nothing(at: int, character: str, longer: bool) -> None:
     house = House()
@@ -235,6 +244,7 @@ def test_a_token_that_was_changed_opens_nothing(at: int, character: str, longer:
     assert status == (ADMITTED if changed == text else 401)
 
 
+@patient
 @given(st.integers(0, 511))
 def test_nor_does_one_with_another_signature(bit: int) -> None:
     house = House()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cacheproxy.registry.sealing import Seal, SealedElsewhere, is_clear
+
+patient = settings(deadline=None)
+"""A busy machine is no fault."""
 
 KEY, OTHER = "0" * 63 + "1", "0" * 63 + "2"
 
@@ -15,6 +18,7 @@ def sealing(key: str = KEY) -> Seal:
     return seal
 
 
+@patient
 @given(st.binary(max_size=200), st.text(max_size=20))
 def test_what_was_sealed_opens_in_its_place(secret: bytes, place: str) -> None:
     sealed = sealing().close(place, secret)
@@ -39,6 +43,7 @@ def test_what_was_moved_to_another_place_does_not_open() -> None:
         sealing().open("key 8", sealing().close("key 7", b"secret"))
 
 
+@patient
 @given(st.integers(0, 42), st.integers(1, 255))
 def test_what_was_changed_does_not_open(at: int, change: int) -> None:
     sealed = bytearray(sealing().close("a", b"secret"))
@@ -47,6 +52,7 @@ def test_what_was_changed_does_not_open(at: int, change: int) -> None:
         sealing().open("a", bytes(sealed))
 
 
+@patient
 @given(st.binary(max_size=60))
 def test_what_was_never_sealed_does_not_open(data: bytes) -> None:
     with pytest.raises(SealedElsewhere):
