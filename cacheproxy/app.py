@@ -33,6 +33,7 @@ from cacheproxy.reload import Current, Previews, Reload, Requests
 from cacheproxy.serving import Applications, observer, serve_all
 from cacheproxy.stores import measured, open_stores, reap
 from cacheproxy.upstreams import open_upstreams
+from cacheproxy.webhooks import Webhooks
 
 log = structlog.get_logger()
 
@@ -102,7 +103,10 @@ async def main(
         keep = wiring.keep(config.upstreams)
         eviction = Eviction(stores.records, stores.content, space, recency, keep, time.time, shared=shared)
         await background.start(eviction.run)
-        lasting = Lasting.of(config, stores, space, recency, eviction, background, via)
+        webhooks = Webhooks(stores.database, stores.outbox, background, time.time, via, shared=shared)
+        (await webhooks.prepare(config))()
+        background.start_soon(webhooks.sinks.run)
+        lasting = Lasting.of(config, stores, space, recency, eviction, webhooks.sinks, background, via)
         background.start_soon(orphans.watch, stores.content, stores.records, time.time, lasting.sweep)
         if stores.unclean:
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
@@ -117,6 +121,7 @@ async def main(
         async def apply(new: Config) -> None:
             nonlocal doors, config
             enter = await entrance.prepare(new.server)
+            tell = await webhooks.prepare(new)
             await wiring.prove_redirects(config.storage, new.storage)
             accounts = await hosting.accounts(new, lasting.hosted)
             doors = Doors.of(new, lasting, await upstreams.open(new.upstreams), accounts, doors.prefetch)
@@ -127,6 +132,7 @@ async def main(
             requests.configure(new.log)
             lasting.ready.clear()
             enter()
+            tell()
             config = new
 
         operators = OperatorDoor(readiness.checks(stores.database, stores.records, stores.content))

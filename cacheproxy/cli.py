@@ -14,6 +14,7 @@ from cacheproxy.commands.check_config import check_config
 from cacheproxy.commands.client_config import client_config
 from cacheproxy.commands.doctor import doctor
 from cacheproxy.commands.du import du
+from cacheproxy.commands.events import events
 from cacheproxy.commands.explain import explain
 from cacheproxy.commands.exporting import export
 from cacheproxy.commands.fsck import fsck
@@ -48,7 +49,7 @@ def main(context: click.Context) -> None:
 
 COMMANDS = (
     *(check_config, status, explain, du, repository, purge, pin, unpin, prefetch),
-    *(scrub, client_config, doctor, fsck, gc, account, grant, explain_access),
+    *(scrub, client_config, doctor, fsck, gc, account, events, grant, explain_access),
     *(export, import_),
 )
 for command in COMMANDS:

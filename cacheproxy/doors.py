@@ -14,6 +14,7 @@ from cacheproxy import behalf, hosting, wiring
 from cacheproxy.api.admin import AdminDoor
 from cacheproxy.api.dispatch import Door
 from cacheproxy.api.distribution import Distribution
+from cacheproxy.api.events import EventsDoor
 from cacheproxy.api.operator import Operators, OperatorsDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.api.virtual import Virtuals
@@ -35,6 +36,7 @@ from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.removal import Purge
 from cacheproxy.registry.scrub import Refetch, Scrub, refetching
+from cacheproxy.registry.sinks import Sinks
 from cacheproxy.registry.space import Space
 from cacheproxy.store.proofs import Proofs
 from cacheproxy.store.removal import Removal
@@ -55,6 +57,7 @@ class Lasting:
     scrub: Scrub
     fills: Fills
     hosted: hosting.Lasting
+    sinks: Sinks
     ready: ReadyAnswers
     background: trio.Nursery
     via: str
@@ -70,6 +73,7 @@ class Lasting:
         space: Space,
         recency: Recency,
         eviction: Eviction,
+        sinks: Sinks,
         background: trio.Nursery,
         via: str,
     ) -> Self:
@@ -83,7 +87,8 @@ class Lasting:
         ready = ReadyAnswers()
         hosted = hosting.Lasting.of(stores, space, ready, now)
         return cls(
-            stores, space, recency, eviction, quarantine, scrub, fills, hosted, ready, background, via, now()
+            *(stores, space, recency, eviction, quarantine, scrub, fills, hosted, sinks, ready),
+            *(background, via, now()),
         )
 
 
@@ -148,13 +153,14 @@ class Doors(NamedTuple):
         )
         keep, survey = wiring.keep(config.upstreams), Survey(stores.database)
         inventory = Inventory(records, survey, fills, missing, origins, keep)
-        purge = Purge(Removal(stores.database), lasting.eviction.trash, listings, fills, background, clock)
+        removal = Removal(stores.database, stores.outbox)
+        purge = Purge(removal, lasting.eviction.trash, listings, fills, background, clock)
         prefetch = Prefetch(manifests, blobs, fills, background, before)
         pins, scrub, quarantine = Pins(records), lasting.scrub, lasting.quarantine
         keeping = hosting.keeping(config, stores, hosts, accounts, lasting.ready, routes, clock)
         commands = AdminDoor(
             *(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine),
-            *(hosts.collector, hosts.issued, keeping),
+            *(hosts.collector, hosts.issued, {**keeping, **EventsDoor(lasting.sinks).handlers()}),
         )
         registry = Door(routes, Operators(), distribution, hosted, lasting.ready, lasting.via, behalf=given)
         return cls(clients, OperatorsDoor(commands, registry), prefetch, refetching(routes, prefetch))

@@ -51,6 +51,7 @@ from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.grants import GrantRows
 from cacheproxy.store.hosted import Hosted as HostedRows
+from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
 from cacheproxy.store.tokens import TokenRows
@@ -62,6 +63,8 @@ class Stores(Protocol):
 
     @property
     def database(self) -> Database: ...
+    @property
+    def outbox(self) -> Outbox: ...
     @property
     def records(self) -> Records: ...
     @property
@@ -87,12 +90,12 @@ class Lasting:
         database, records, node = stores.database, stores.records, secrets.token_hex(8)
         grants = Grants(GrantRows(database), clock)
         return cls(
-            Push(Pushing(database), stores.content.uploads, stores.content, clock),
+            Push(Pushing(database, stores.outbox), stores.content.uploads, stores.content, clock),
             SigningKeys(TokenRows(database), Seal(), clock),
             Issued(AccountRows(database), clock, grants.changed),
             grants,
             issuers.KeyRings(),
-            Collector(Collection(database), records, space, ready.clear, clock, node),
+            Collector(Collection(database, stores.outbox), records, space, ready.clear, clock, node),
         )
 
     async def run(self) -> None:
@@ -245,7 +248,7 @@ def settings(template: c.Template) -> Settings:
 def repositories(
     config: c.Config, stores: Stores, ready: ReadyAnswers, clock: Callable[[], float]
 ) -> Repositories:
-    return Repositories(HostedRows(stores.database), templates(config), clock, ready.clear)
+    return Repositories(HostedRows(stores.database, stores.outbox), templates(config), clock, ready.clear)
 
 
 def keeping(
@@ -281,7 +284,7 @@ def hosted(
     """None: nobody has a name, so nobody can push, and what there is can only be cached."""
     if not anybody(config):
         return None
-    rows = HostedRows(stores.database)
+    rows = HostedRows(stores.database, stores.outbox)
     hosting = Hosting(
         rows, stores.records, stores.content, pushing, quarantine, clock, ready.clear, stores.address
     )

@@ -17,6 +17,7 @@ from cacheproxy.registry.space import Space
 from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.mark import claim
+from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.partial import KEPT
 from cacheproxy.store.records import Records
 from cacheproxy.store.running import running
@@ -33,6 +34,8 @@ class Stores:
     """Bytes and rows, open."""
 
     database: Database
+    outbox: Outbox
+    """Where all that is changed in it is noted."""
     records: Records
     content: Content
     address: Callable[[str, int], Awaitable[str]] | None
@@ -49,7 +52,9 @@ async def open_stores(config: Config) -> AsyncIterator[Stores]:
         try:
             async with wiring.open_content(storage) as blobs, wiring.open_database(storage) as database:
                 await claim(database, blobs.content, await wiring.mark(storage))
-                yield Stores(database, Records(database), blobs.content, blobs.address, scratch, unclean)
+                outbox = Outbox()
+                records = Records(database, outbox)
+                yield Stores(database, outbox, records, blobs.content, blobs.address, scratch, unclean)
         finally:
             scratch.close()
 

@@ -12,8 +12,10 @@ import structlog
 
 from cacheproxy.api.meter import outcomes
 from cacheproxy.api.ready import ReadyAnswers
+from cacheproxy.core import events
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.errors import OCIError, Unavailable
+from cacheproxy.core.events import By
 from cacheproxy.core.image import DEFAULT_TAG, parse_image
 from cacheproxy.core.query import first, parse_query
 from cacheproxy.core.routing import Routes, Target
@@ -134,6 +136,7 @@ class AdminDoor:
 
     async def handle(self, request: Request) -> Response:
         structlog.contextvars.bind_contextvars(request=request.id)
+        events.by.set(By("admin socket", request.id, method=request.method))
         handler = self._handlers.get((request.method, request.path))
         if handler is None:
             return _refusal(404, f"there is no {request.method} {request.path} here")

@@ -14,6 +14,7 @@ import structlog
 from cacheproxy.api.admission import Admission
 from cacheproxy.api.answers import Query, manifest_headers, names
 from cacheproxy.api.behalf import Behalf
+from cacheproxy.api.by import noted_by
 from cacheproxy.api.caller import Caller
 from cacheproxy.api.callers import REALM
 from cacheproxy.api.distribution import Distribution, ping
@@ -143,6 +144,8 @@ class Door:
         method = "GET" if request.method == "HEAD" else request.method
         need = self._need(operation, method)
         caller = await self._callers.identify(request)
+        if method != "GET":
+            noted_by(caller, request)
         if isinstance(operation, ops.Ping):
             return self._ping(request, caller)
         query = parse_query(request.query)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from cacheproxy.config.checks import Declared, conflicts, doubles
+from cacheproxy.config.events import Webhook
 from cacheproxy.config.files import ConfigError, Document, read
 from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.messages import message, unknown_key
@@ -57,6 +58,7 @@ __all__ = [
     "Traces",
     "Upstream",
     "Virtual",
+    "Webhook",
     "load",
 ]
 
@@ -64,7 +66,7 @@ S = TypeVar("S", bound=Section)
 
 TABLES = (
     *("server", "log", "traces", "storage", "cache", "upstream", "access"),
-    *("account", "grant", "template", "virtual"),
+    *("account", "grant", "template", "virtual", "webhook"),
 )
 
 
@@ -89,6 +91,8 @@ class Config:
     """Where each of the grants stands: file and line."""
     virtuals: tuple[Virtual, ...] = ()
 
+    webhooks: tuple[Webhook, ...] = ()
+
     @property
     def admin_socket(self) -> Path:
         return self.storage.state / self.server.admin.removeprefix("unix:")
@@ -111,9 +115,10 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     grants = _array(document, "grant", Grant, around)
     templates = _array(document, "template", Template, around)
     virtuals = _array(document, "virtual", Virtual, around)
+    webhooks = _array(document, "webhook", Webhook, around)
     found = (
         *conflicts(server, declared),
-        *doubles(accounts, templates),
+        *doubles(accounts, templates, webhooks),
         *virtual_conflicts(virtuals, declared),
         *name_conflicts(server, access, grants),
     )
@@ -143,6 +148,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         tuple(template for _, template in templates),
         tuple(str(document.place(("grant", number))) for number, _ in grants),
         tuple(virtual for _, virtual in virtuals),
+        tuple(webhook for _, webhook in webhooks),
     )
 
 

@@ -19,7 +19,7 @@ LIVE: tuple[Key, ...] = (
     *(("server", "external_url"), ("server", "trusted_proxies"), ("server", "tls")),
     ("storage", "objects", "redirect"),
     *(("log",), ("cache",), ("access",), ("upstream",), ("account",), ("grant",), ("template",)),
-    ("virtual",),
+    *(("virtual",), ("webhook",)),
 )
 """What SIGHUP applies. All else is held by what was opened at the start."""
 
@@ -108,6 +108,8 @@ def _flat(config: Config) -> dict[Key, str]:
         found.update(_leaves(("template", template.prefix), words(template)))
     for virtual in config.virtuals:
         found.update(_leaves(("virtual", virtual.prefix), words(virtual)))
+    for webhook in config.webhooks:
+        found.update(_leaves(("webhook", webhook.name), words(webhook)))
     return found
 
 

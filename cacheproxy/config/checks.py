@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+from cacheproxy.config.events import Webhook
 from cacheproxy.config.hosting import Account, Template
 from cacheproxy.config.sections import Server, Upstream
 from cacheproxy.config.toml_lines import Key
@@ -39,7 +40,9 @@ def conflicts(server: Server | None, upstreams: Sequence[Declared]) -> Iterator[
 
 
 def doubles(
-    accounts: Sequence[tuple[int, Account]], templates: Sequence[tuple[int, Template]]
+    accounts: Sequence[tuple[int, Account]],
+    templates: Sequence[tuple[int, Template]],
+    webhooks: Sequence[tuple[int, Webhook]] = (),
 ) -> Iterator[Conflict]:
     """Names that are given twice."""
     named = [
@@ -54,6 +57,7 @@ def doubles(
             for number, template in templates
             for birth in template.applied_for
         ),
+        *(("webhook", number, "name", webhook.name) for number, webhook in webhooks),
     ]
     seen: dict[tuple[str, str, str], Key] = {}
     for table, number, key, name in named:

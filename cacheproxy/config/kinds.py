@@ -117,6 +117,7 @@ KINDS: dict[Reader | None, Kind] = {
     _reader(values.Prefix): Kind(_text("docker-hub")),
     _reader(values.Host): Kind(_text("hub.cache.example")),
     _reader(values.Origin): Kind(_text("https://registry.example", pattern="^https?://")),
+    _reader(values.HookURL): Kind(_text("https://hooks.example/registry", pattern="^https?://")),
     _reader(values.ProxyURL): Kind(_text("http://proxy.example:3128", pattern="^http://")),
     _reader(values.Endpoint): Kind(_text("https://s3.example", pattern="^$|^https?://")),
     _reader(values.Collector): Kind(_text("http://127.0.0.1:4318", pattern="^$|^https?://")),

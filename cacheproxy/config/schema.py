@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
+from cacheproxy.config.events import Webhook
 from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.kinds import KINDS, Schema, words
 from cacheproxy.config.messages import key_names
@@ -33,8 +34,9 @@ TABLES: dict[str, type[Section]] = {
     "grant": Grant,
     "template": Template,
     "virtual": Virtual,
+    "webhook": Webhook,
 }
-ARRAYS = ("upstream", "account", "grant", "template", "virtual")
+ARRAYS = ("upstream", "account", "grant", "template", "virtual", "webhook")
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -226,6 +226,15 @@ def _origin(value: object) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
 
+def _hook(value: object) -> str:
+    """The address of a receiver of events: whole, with path and query."""
+    parts = _url(_text(value, 'a URL in quotes, as "https://hooks.example/registry"'), "https", "http")
+    rest = parts._replace(scheme="", netloc="", fragment="").geturl()
+    if parts.fragment or not rest.isascii() or not rest.isprintable() or " " in rest:
+        raise ValueError("has a path that is none; write what is not plain as %XX, and nothing after #")
+    return f"{parts.scheme}://{parts.netloc.lower()}{rest or '/'}"
+
+
 def _proxy(value: object) -> str:
     text = _text(value, 'a URL in quotes, as "http://proxy.example:3128"')
     return _bare(_url(text, "http"), "http://proxy.example:3128")
@@ -313,6 +322,7 @@ Collector = Annotated[str, BeforeValidator(_collector)]
 """The address of an OTLP receiver, perhaps with a path; "": there is none."""
 Host = Annotated[str, BeforeValidator(_host)]
 Origin = Annotated[str, BeforeValidator(_origin)]
+HookURL = Annotated[str, BeforeValidator(_hook)]
 ProxyURL = Annotated[str, BeforeValidator(_proxy)]
 Endpoint = Annotated[str, BeforeValidator(_endpoint)]
 """The address of an object store; "": the scheme's own."""

@@ -89,11 +89,13 @@ class Noted(NamedTuple):
 by: ContextVar[By | None] = ContextVar("by", default=None)
 """Who asks for what is done in this task."""
 
+_encoder = msgspec.json.Encoder(enc_hook=str)
+"""Digests are strings of their own kind."""
 _decoder = msgspec.json.Decoder(Event)
 
 
 def encode(event: Event) -> str:
-    return msgspec.json.encode(event).decode()
+    return _encoder.encode(event).decode()
 
 
 def decode(text: str) -> Event:

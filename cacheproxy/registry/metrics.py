@@ -45,3 +45,22 @@ STALE = Counter(
     "Answers served stale because the upstream failed, by cause",
     ["upstream", "cause"],
 )
+WEBHOOK_DELIVERIES = Counter(
+    "cacheproxy_webhook_deliveries",
+    "Tries to deliver an event, by what came of them: taken, refused (this event), away (the receiver), gone",
+    ["sink", "result"],
+)
+WEBHOOK_WAITING = Gauge("cacheproxy_webhook_waiting_events", "Events that wait to be delivered", ["sink"])
+WEBHOOK_OLDEST = Gauge(
+    "cacheproxy_webhook_oldest_event_timestamp_seconds",
+    "When the first of them was noted; 0: none waits",
+    ["sink"],
+)
+WEBHOOK_DEAD = Gauge(
+    "cacheproxy_webhook_dead_events", "Events that were given up and can be replayed", ["sink"]
+)
+WEBHOOK_LOST = Counter(
+    "cacheproxy_webhook_lost_events",
+    "Events that waited too long or were too many (given_up), and those of them that went for good (dropped)",
+    ["sink", "result"],
+)

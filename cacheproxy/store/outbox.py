@@ -8,8 +8,9 @@ repository later has the higher one.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial as bind
 from typing import NamedTuple
 
 from cacheproxy.core import events
@@ -43,8 +44,8 @@ BURY = "UPDATE outbox SET dead = :now, due = 0, error = :error WHERE number = :n
 BURY_OLD = """
 UPDATE outbox SET
     dead = :now, due = 0, error = CASE WHEN error = '' THEN 'not delivered in time' ELSE error END
-WHERE dead IS NULL AND noted < :before
-RETURNING sink
+WHERE sink = :sink AND dead IS NULL AND noted < :before
+RETURNING number
 """
 BURY_MORE = """
 UPDATE outbox SET dead = :now, due = 0, error = 'too many waited'
@@ -52,19 +53,21 @@ WHERE number IN (
     SELECT excess.number FROM outbox AS excess
     WHERE excess.sink = :sink AND excess.dead IS NULL ORDER BY excess.number LIMIT :n
 )
+RETURNING number
 """
-DROP_OLD = "DELETE FROM outbox WHERE dead < :before RETURNING sink"
+DROP_OLD = "DELETE FROM outbox WHERE sink = :sink AND dead < :before RETURNING number"
 DROP_MORE = """
 DELETE FROM outbox WHERE number IN (
     SELECT excess.number FROM outbox AS excess
     WHERE excess.sink = :sink AND excess.dead IS NOT NULL ORDER BY excess.number LIMIT :n
 )
+RETURNING number
 """
 
 BACKLOG = """
 SELECT sink, count(*) - count(dead), count(dead),
     coalesce(min(CASE WHEN dead IS NULL THEN noted END), 0),
-    coalesce(max(CASE WHEN dead IS NULL THEN tries END), 0)
+    coalesce(min(dead), 0)
 FROM outbox GROUP BY sink ORDER BY sink
 """
 LIST = """
@@ -105,6 +108,10 @@ class Outbox:
     def wants(self, *kinds: Kind) -> bool:
         """Whether anybody is to be told of such events: else what they tell need not be looked up."""
         return any(not sink.kinds.isdisjoint(kinds) for sink in self.sinks)
+
+    def stir(self) -> None:
+        """There is something to be delivered again."""
+        self.noted += 1
 
     def note(self, tx: Tx, event: Event) -> None:
         """In the transaction that makes the change. Without a sink for it: nothing, at no cost."""
@@ -160,8 +167,8 @@ class Backlog:
     dead: int
     oldest: float
     """When the first of the waiting ones was noted; 0: none waits."""
-    tries: int
-    """The most that any waiting one has had."""
+    oldest_dead: float
+    """When the first of the dead ones was given up; 0: none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,22 +229,18 @@ class OutboxRows:
         return [Backlog(*row) for row in await self._database.scan(lambda tx: tx.all(BACKLOG))]
 
     async def tidy(self, now: float, bounds: Bounds) -> Tidied:
-        """Give up what waited too long, or is too much; let go what was dead for too long, or is too much."""
+        """Give up what waited too long, or is too much; let go what was dead for too long, or is too much.
 
-        def tidy(tx: Tx) -> Tidied:
-            given_up = _counted(tx.all(BURY_OLD, now=now, before=now - bounds.wait))
-            dropped = _counted(tx.all(DROP_OLD, before=now - bounds.keep))
-            for sink, waiting, *_ in tx.all(BACKLOG):
-                if waiting > bounds.waiting:
-                    tx.run(BURY_MORE, sink=sink, now=now, n=waiting - bounds.waiting)
-                    given_up[sink] = given_up.get(sink, 0) + waiting - bounds.waiting
-            for sink, _, dead, *_ in tx.all(BACKLOG):
-                if dead > bounds.dead:
-                    tx.run(DROP_MORE, sink=sink, n=dead - bounds.dead)
-                    dropped[sink] = dropped.get(sink, 0) + dead - bounds.dead
-            return Tidied(given_up, dropped)
-
-        return await self._database.write(tidy)
+        Where there is nothing of that, nothing is written: pushes note events meanwhile.
+        """
+        tidied = Tidied({}, {})
+        for row in await self.backlog():
+            if row.waiting > bounds.waiting or 0 < row.oldest < now - bounds.wait:
+                tidied.given_up[row.sink] = await self._database.write(bind(_give_up, row, now, bounds))
+        for row in await self.backlog():
+            if row.dead > bounds.dead or 0 < row.oldest_dead < now - bounds.keep:
+                tidied.dropped[row.sink] = await self._database.write(bind(_let_go, row, now, bounds))
+        return tidied
 
     async def list(self, sink: str | None, n: int, *, dead: bool) -> list[Listed]:
         """The first `n`, of one sink or of all."""
@@ -263,8 +266,13 @@ class OutboxRows:
         await self._database.write(lambda tx: leases.release(tx, f"sink:{sink}", holder))
 
 
-def _counted(rows: Iterable[Sequence[str]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for (sink,) in rows:
-        counts[sink] = counts.get(sink, 0) + 1
-    return counts
+def _give_up(row: Backlog, now: float, bounds: Bounds, tx: Tx) -> int:
+    old = len(tx.all(BURY_OLD, sink=row.sink, now=now, before=now - bounds.wait))
+    more = max(0, row.waiting - old - bounds.waiting)
+    return old + len(tx.all(BURY_MORE, sink=row.sink, now=now, n=more))
+
+
+def _let_go(row: Backlog, now: float, bounds: Bounds, tx: Tx) -> int:
+    old = len(tx.all(DROP_OLD, sink=row.sink, before=now - bounds.keep))
+    more = max(0, row.dead - old - bounds.dead)
+    return old + len(tx.all(DROP_MORE, sink=row.sink, n=more))

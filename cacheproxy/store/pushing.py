@@ -14,10 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial as bind
 
+import msgspec
+
+from cacheproxy.core import events
 from cacheproxy.core.digest import Digest
+from cacheproxy.core.events import Event, Kind
 from cacheproxy.core.settings import Settings
 from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx, settle
+from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.records import store_blob
 from cacheproxy.store.review import BLOB, enqueue
 from cacheproxy.store.sessions import NOTHING, Chunk, Sent
@@ -114,8 +119,10 @@ class Pushing:
     the epoch.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox | None = None) -> None:
+        """`outbox`: where it is noted what blobs came and went; None: nobody is to be told."""
         self._database = database
+        self._outbox = outbox or Outbox()
 
     async def begin(
         self, repository: str, session: str, principal: str, algorithm: str, now: float, most: int
@@ -184,7 +191,17 @@ class Pushing:
 
         `source`: only if that repository has it (None: any).
         """
-        return await self._database.write(bind(_link, repository, source, digest, now, keep_until))
+        kind = Kind.BLOB_PUSHED if source is None else Kind.BLOB_MOUNTED
+        event = Event(kind, repository, now, digest, source=source or "", by=events.by.get())
+
+        def link(tx: Tx) -> int | None:
+            fresh = self._fresh(event, tx)
+            size = _link(repository, source, digest, now, keep_until, tx)
+            if fresh and size is not None:
+                self._outbox.note(tx, msgspec.structs.replace(event, size=size))
+            return size
+
+        return await self._database.write(link)
 
     async def record(
         self,
@@ -202,15 +219,25 @@ class Pushing:
         Returns None, or, where other bytes of this digest were recorded before, `location`: the file to
         unlink.
         """
+        event = Event(Kind.BLOB_PUSHED, repository, now, digest, size=size, by=events.by.get())
 
         def record(tx: Tx) -> str | None:
+            fresh = self._fresh(event, tx)
             superseded = store_blob(digest, size, location, generation, now, tx)
             if _link(repository, None, digest, now, keep_until, tx) is None:
                 raise AssertionError("a blob that was just stored is not there")
             _end(tx, session, now)
+            if fresh:
+                self._outbox.note(tx, event)
             return superseded
 
         return await settle(self._database, record)
+
+    def _fresh(self, event: Event, tx: Tx) -> bool:
+        """Whether somebody is to hear of a blob that the repository has not got yet."""
+        if not self._outbox.wants(event.kind):
+            return False
+        return tx.one(queries.BLOB, repository=event.repository, digest=event.digest) is None
 
     async def stands(
         self, repository: str, digest: Digest, now: float, least: float, keep_until: float
@@ -233,6 +260,7 @@ class Pushing:
 
     async def unlink(self, repository: str, digest: Digest, now: float) -> bool | None:
         """Take the blob from the repository. False: it has none; None: an image there names it."""
+        event = Event(Kind.BLOB_DELETED, repository, now, digest, by=events.by.get())
 
         def unlink(tx: Tx) -> bool | None:
             row, _ = hosted(tx, repository)
@@ -240,6 +268,7 @@ class Pushing:
                 return None
             if tx.one(UNLINK, repository=row, digest=digest) is None:
                 return False
+            self._outbox.note(tx, event)
             enqueue(tx, BLOB, [digest], now)
             return True
 

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheproxy.core import events
+from cacheproxy.core.digest import Digest
 from cacheproxy.core.events import WORDS, By, Event, Kind
 
 texts = st.text(max_size=40)
@@ -26,6 +27,12 @@ some = st.builds(
 
 @given(some)
 def test_an_event_is_read_as_it_was_written(event: Event) -> None:
+    assert events.decode(events.encode(event)) == event
+
+
+def test_a_digest_is_written_as_its_text() -> None:
+    digest = Digest.of(b"layer")
+    event = Event(Kind.BLOB_PUSHED, "team/app", 1.0, digest)
     assert events.decode(events.encode(event)) == event
 
 

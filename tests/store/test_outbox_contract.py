@@ -165,7 +165,7 @@ async def test_the_backlog_is_counted_by_sink(database: Database, outbox: Outbox
     await rows.told([], None, (first, "no"), 8.0)
     (last,) = await rows.waiting("all", 8.0, 10)
     await rows.told([], Postponed(last, 99.0, "no"), None, 8.0)
-    assert await rows.backlog() == [Backlog("all", 1, 1, 7.0, 1), Backlog("pushes", 1, 0, 5.0, 0)]
+    assert await rows.backlog() == [Backlog("all", 1, 1, 7.0, 8.0), Backlog("pushes", 1, 0, 5.0, 0.0)]
 
 
 async def test_who_waited_too_long_is_given_up_with_the_reason_of_its_last_try(
