@@ -11,6 +11,7 @@ from typing import Any
 import bcrypt
 import pytest
 
+from cacheproxy.secretkey import NAME
 from tests.commands.desk import Desk
 from tests.faults.house import House, hosts
 from tests.origin.content import sha256
@@ -105,3 +106,35 @@ async def test_an_account_comes_and_goes_by_command(tmp_path: Path) -> None:
         form = f"grant_type=refresh_token&refresh_token={told['refresh_token']}".encode()
         assert (await client.ask("POST", "/token", form, {})).status == 401
         house.drain()
+
+
+async def test_head_of_the_token_server_has_no_body(tmp_path: Path) -> None:
+    async with hosting(tmp_path) as house, house.daemon():
+        heard = await Client(house).ask("HEAD", f"/token?scope={SCOPE}", who=basic("alice"))
+        assert (heard.status, heard.body) == (200, b"")
+        assert int(heard.headers["content-length"]) > 100
+        house.drain()
+
+
+async def test_no_secret_is_in_the_log_or_in_what_commands_list(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with hosting(tmp_path) as house:
+        house.file.write_text(house.file.read_text().replace("requests = false", 'level = "debug"'))
+        async with house.daemon():
+            client, desk = Client(house), Desk(house)
+            robot = (await desk.says("account", "add", "robot", "--group", "ci")).strip()
+            pair = (await desk.says("account", "access-key", "add", "robot")).split()[-1]
+            told = await token(client, basic("robot", robot), offline_token="true")
+            assert (await client.ask("POST", UPLOADS, b"layer", bearer(told))).status == 201
+            assert (
+                await client.ask("GET", "/token?scope=x&password=s3cret", who=basic("alice"))
+            ).status == 400
+            said = [await desk.says("account", "list", "--json"), await desk.says("grant", "list", "--json")]
+            said += [await desk.says("account", "access-key", "list", "--json"), *capfd.readouterr()]
+            key = (house.state / NAME).read_text().strip()
+            house.drain()
+    said += capfd.readouterr()
+    for secret in (robot, pair, key, "s3cret", told["token"], told["refresh_token"].rpartition(".")[2]):
+        assert all(secret not in text for text in said), secret
+    assert any("created by a push" in text for text in said)

@@ -104,7 +104,7 @@ class Granting:
     async def _explain(self, request: Request) -> Any:
         query = parse_query(request.query)
         asked = {name: first(query, name) or "" for name in ("account", "repository", "address")}
-        principal = await self._principal(asked["account"])
+        principal = await self._principal(asked["account"], query.get("group", ()))
         names = self._names(asked["repository"])
         address = _address(asked["address"]) if asked["address"] else None
         await self._grants.look()
@@ -114,10 +114,13 @@ class Granting:
             "repositories": [self._rights(principal, name, address) for name in names],
         }
 
-    async def _principal(self, account: str) -> Principal | None:
+    async def _principal(self, account: str, groups: Sequence[str]) -> Principal | None:
+        """Of whom an issuer or a certificate vouches for, nothing is known here but what is asked."""
         if account == ANONYMOUS:
             return None
         name = account if ":" in account else f"user:{account}"
+        if not name.startswith("user:"):
+            return Principal(name, frozenset(groups))
         principal = await self._accounts.named(name)
         if principal is None:
             said = f"there is no account {account[:150]!a}: neither in the configuration nor by command"

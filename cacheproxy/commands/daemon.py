@@ -45,8 +45,8 @@ class Daemon:
         own = config.admin_socket
         return cls(list(dict.fromkeys([own, RUNTIME / own.name])))
 
-    def get(self, path: str, **query: str) -> Any:
-        return self._ask("GET", f"{path}?{urlencode(query)}" if query else path, None)
+    def get(self, path: str, **query: str | Sequence[str]) -> Any:
+        return self._ask("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path, None)
 
     def post(self, path: str, **values: object) -> Any:
         return self._ask("POST", path, json.dumps(values).encode())

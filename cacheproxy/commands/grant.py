@@ -84,14 +84,21 @@ def listed(load: Load, file: Path | None, machine: bool) -> None:
 @click.option(
     "--from", "address", metavar="ADDRESS", help="As if it came from there; default: from this host."
 )
+@click.option("--group", "groups", multiple=True, help='Of one that has no account here, as "ci:team/app".')
 @config_file
 @as_json
 @click.pass_obj
 def explain_access(
-    load: Load, account: str, repository: str, address: str | None, file: Path | None, machine: bool
+    load: Load,
+    account: str,
+    repository: str,
+    address: str | None,
+    groups: tuple[str, ...],
+    file: Path | None,
+    machine: bool,
 ) -> None:
     """What ACCOUNT (or "anonymous") may do in REPOSITORY, and which rules say so."""
-    query = {"account": account, "repository": repository, **({"address": address} if address else {})}
+    query = {"account": account, "repository": repository, "address": address or "", "group": groups}
     report(Daemon.of(load(file)).get("/access", **query), machine, _explained)
 
 

@@ -106,3 +106,13 @@ async def test_access_is_explained_by_its_rules(folder: Path, settings: str) -> 
         assert said.startswith("anonymous may in team/kept: nothing\n  no rule says anything of it\n")
         assert "no account 'nobody'" in await desk.refuses("explain-access", "nobody", "team/kept")
         assert "not an address" in await desk.refuses("explain-access", "alice", "a", "--from", "here")
+
+
+async def test_who_has_no_account_is_explained_by_name_and_groups(folder: Path, settings: str) -> None:
+    async with at_desk(folder, upstream=settings) as desk:
+        words = ("explain-access", "ci:team/app", "team/app", "--from", "192.0.2.1")
+        assert "may in team/app: nothing" in await desk.says(*words)
+        said = await desk.says(*words, "--group", "ci", "--group", "other")
+        assert said.startswith(
+            "ci:team/app (group:ci group:other) may in team/app: pull, push, list, create\n"
+        )
