@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run test lint format unit e2e bench kills powercuts fulldisk soak
+.PHONY: help run test lint format unit e2e bench kills powercuts fulldisk soak faildisk
 
 help:
 	@echo "make run      the daemon on 127.0.0.1:5000, with config/cacheproxy.toml and its state in ./var"
@@ -17,6 +17,7 @@ help:
 	@echo "make powercuts  power cuts under load, on ext4 and xfs (as root; CYCLES=100)"
 	@echo "make fulldisk  disks that are full from some storage call on (as root; CYCLES=100)"
 	@echo "make soak     pushes, pulls and deletions beside the collector, with kills (SECONDS=60 KILLS=20)"
+	@echo "make faildisk  storage calls that fail, one at a time (CYCLES=100: each of them)"
 	@echo "make bench    beside other caches, on this machine"
 
 run: .venv/runtime
@@ -76,6 +77,9 @@ export SECONDS KILLS
 
 soak: .venv/development
 	$(CRASH) tests/crash/test_soak.py
+
+faildisk: .venv/development
+	$(CRASH) tests/crash/test_failing_disk.py
 
 bench: .venv/development
 	.venv/bin/python -m bench
