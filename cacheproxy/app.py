@@ -25,6 +25,7 @@ from cacheproxy.config import Config
 from cacheproxy.doors import Doors, Lasting, limit
 from cacheproxy.edge.listeners import Passed
 from cacheproxy.entrance import Entrance
+from cacheproxy.names import nothing_hidden
 from cacheproxy.registry import orphans
 from cacheproxy.registry.eviction import Eviction
 from cacheproxy.registry.recency import Recency
@@ -111,6 +112,7 @@ async def main(
         if stores.unclean:
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
         background.start_soon(lasting.hosted.run)
+        await nothing_hidden(config, stores.database)
         accounts = await hosting.accounts(config, lasting.hosted)
         doors = Doors.of(config, lasting, await upstreams.open(config.upstreams), accounts)
         lasting.scrub.refetch = doors.refetch
@@ -123,6 +125,7 @@ async def main(
             enter = await entrance.prepare(new.server)
             tell = await webhooks.prepare(new)
             await wiring.prove_redirects(config.storage, new.storage)
+            await nothing_hidden(new, stores.database)
             accounts = await hosting.accounts(new, lasting.hosted)
             doors = Doors.of(new, lasting, await upstreams.open(new.upstreams), accounts, doors.prefetch)
             # From here on nothing waits: no request sees one half of it.

@@ -120,7 +120,8 @@ class Doors(NamedTuple):
     ) -> Self:
         stores, space, fills, background = lasting.stores, lasting.space, lasting.fills, lasting.background
         records, missing, clock = stores.records, Missing(stores.scratch), time.time
-        origins = {upstream.prefix: wiring.origin(upstream, registries) for upstream in config.upstreams}
+        born = hosting.born_by_pull(config)
+        origins = {each.prefix: wiring.origin(each, registries, born) for each in config.upstreams}
         manifests = Manifests(records, missing, Flights(background), origins, clock)
         blobs = Blobs(
             records,

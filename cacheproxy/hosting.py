@@ -234,6 +234,12 @@ def templates(config: c.Config) -> Templates:
     )
 
 
+def born_by_pull(config: c.Config) -> Callable[[str], Settings]:
+    """What is set for a cached repository, by name, when the first of it comes."""
+    found = templates(config)
+    return lambda name: found.settings(name, Birth.PULL)
+
+
 def settings(template: c.Template) -> Settings:
     return Settings(
         immutable=template.tag_mutability.immutable,

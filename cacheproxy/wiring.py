@@ -19,6 +19,7 @@ from cacheproxy.core.failures import Cause
 from cacheproxy.core.freshness import FreshRule, StaleRule
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Routes, UpstreamRoute, VirtualRoute
+from cacheproxy.core.settings import Settings
 from cacheproxy.edge.certificate import Certificate, CertificateError
 from cacheproxy.edge.message import Application
 from cacheproxy.edge.message import Log as RequestLog
@@ -266,9 +267,11 @@ def keep(upstreams: Iterable[c.Upstream]) -> dict[str, float]:
     return {upstream.prefix: upstream.keep for upstream in upstreams}
 
 
-def origin(upstream: c.Upstream, registries: Mapping[str, Registry]) -> Origin:
+def origin(
+    upstream: c.Upstream, registries: Mapping[str, Registry], born: Callable[[str], Settings]
+) -> Origin:
     registry = registries[upstream.prefix]
-    return Origin(registry, fresh_rules(upstream), stale_rule(upstream), upstream.missing_for)
+    return Origin(registry, fresh_rules(upstream), stale_rule(upstream), upstream.missing_for, born)
 
 
 def upstream_settings(upstream: c.Upstream, via: str) -> s.UpstreamSettings:

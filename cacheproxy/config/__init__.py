@@ -33,6 +33,7 @@ from cacheproxy.config.sections import (
     Traces,
     Upstream,
 )
+from cacheproxy.config.templates import template_conflicts
 from cacheproxy.config.toml_lines import Key
 from cacheproxy.config.values import BucketURL, Surroundings
 from cacheproxy.config.virtual import Virtual, virtual_conflicts
@@ -120,6 +121,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         *conflicts(server, declared),
         *doubles(accounts, templates, webhooks),
         *virtual_conflicts(virtuals, declared),
+        *template_conflicts(templates, declared, virtuals),
         *name_conflicts(server, access, grants),
     )
     for conflict in found:

@@ -104,7 +104,7 @@ class Template(Section):
 
     prefix: Annotated[str, AfterValidator(_covered)]
     """Whole segments; the longest one wins. "ROOT" covers what no other does."""
-    applied_for: tuple[Literal["create-on-push"], ...] = Field(min_length=1)
+    applied_for: tuple[Literal["create-on-push", "pull-through-cache"], ...] = Field(min_length=1)
     tag_mutability: Annotated[Mutability, BeforeValidator(_mutability)] = written("mutable")
     quota: Size | None = None
     """Bytes of all blobs in the repository; None: as many as there is room for."""

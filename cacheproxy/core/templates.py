@@ -20,7 +20,6 @@ class Birth(StrEnum):
 
     PUSH = "create-on-push"
     PULL = "pull-through-cache"
-    REPLICATION = "replication"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,11 @@ class Templates:
         """`default_upstream`: bare names may mean another registry's images."""
         self._by_prefix = {(birth, each.prefix): each for each in templates for birth in each.births}
         self._default_upstream = default_upstream
+
+    def settings(self, name: str, birth: Birth) -> Settings:
+        """What is set for a repository of that name that comes to be so."""
+        template = self.choose(name, birth)
+        return Settings() if template is None else template.settings
 
     def choose(self, name: str, birth: Birth) -> Template | None:
         """The template with the longest prefix of those for this birth; None: there is none."""

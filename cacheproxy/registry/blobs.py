@@ -144,7 +144,10 @@ class Blobs:
                 await self._missing.remember("blob", target.repository, digest, origin.missing_for)
             raise
         try:
-            await self._records.record_link(target.repository, target.upstream, digest, size, self._clock())
+            await self._records.record_link(
+                *(target.repository, target.upstream, digest, size, self._clock()),
+                settings=origin.born(target.repository),
+            )
         except (OSError, StoreError) as error:
             log.warning("link not kept", repository=target.repository, digest=digest, error=str(error))
         return size

@@ -82,6 +82,8 @@ class Manifests:
             decision = self._decide(target, tag, row)
             if isinstance(decision, Serve):
                 return _pulled(image, "hit", decision.until)
+            if not (await self._records.settings(target.repository)).movable(tag):
+                return _pulled(image, "hit", math.inf)
         return _shared(*await self._flights.share((target.repository, tag), bind(self._refresh, target, tag)))
 
     # One upstream conversation for everyone who asks for the same.
@@ -180,7 +182,8 @@ class Manifests:
         until = math.inf if tag is None else now + lifetime(self._origin(target).fresh, tag)
         try:
             await self._records.record_image(
-                target.repository, target.upstream, fetched.digest, fetched.body, parsed, now, tag
+                *(target.repository, target.upstream, fetched.digest, fetched.body, parsed, now, tag),
+                settings=self._origin(target).born(target.repository),
             )
         except (OSError, StoreError) as error:
             log.warning("manifest not kept", repository=target.repository, error=str(error))

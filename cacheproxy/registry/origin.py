@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.core.freshness import FreshRule, StaleRule
+from cacheproxy.core.settings import Settings
 from cacheproxy.registry.transfer import Upstream
 from cacheproxy.store.scratch import Scratch
 from cacheproxy.upstream.registry import FetchedManifest, Head
@@ -28,6 +29,11 @@ class Registry(Upstream, Protocol):
     async def referrers(self, repository: str, digest: Digest) -> Sequence[dict[str, object]] | None: ...
 
 
+def nothing_set(repository: str) -> Settings:
+    """Where no template covers it."""
+    return Settings()
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     registry: Registry
@@ -35,6 +41,8 @@ class Origin:
     stale: StaleRule
     missing_for: float
     """Seconds for which a 404 is remembered."""
+    born: Callable[[str], Settings] = nothing_set
+    """What is set for a repository, by canonical name, from when the first of it is here."""
 
 
 class RememberedMissing(UpstreamError):

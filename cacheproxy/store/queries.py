@@ -58,8 +58,11 @@ WHERE blob.generation > 0
     )
 """
 
+SETTINGS = "SELECT settings FROM repository WHERE name = :name"
+
 ADD_REPOSITORY = """
-INSERT INTO repository (name, kind, upstream, created) VALUES (:name, 'cached', :upstream, :now)
+INSERT INTO repository (name, kind, upstream, created, settings)
+VALUES (:name, 'cached', :upstream, :now, :settings)
 ON CONFLICT (name) DO NOTHING
 """
 

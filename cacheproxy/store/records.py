@@ -12,11 +12,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial as bind
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cacheproxy.core.digest import Digest, InvalidDigest
 from cacheproxy.core.events import Event, Kind
 from cacheproxy.core.manifest import ParsedManifest
+from cacheproxy.core.settings import Settings
 from cacheproxy.store import queries
 from cacheproxy.store.database import Database, Row, Tx, settle
 from cacheproxy.store.errors import StoreSuspect
@@ -24,6 +25,16 @@ from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.rows import BlobRow, Evictable, ImageRow, ReferrerRow, Repository, TagRow
 
 T = TypeVar("T")
+
+NOTHING_SET = Settings()
+
+
+class Born(NamedTuple):
+    """A cached repository, as it is made when the first thing in it is recorded."""
+
+    name: str
+    upstream: str
+    settings: Settings
 
 
 class Records:
@@ -42,6 +53,11 @@ class Records:
     async def repository(self, name: str) -> Repository | None:
         row = await self._one(queries.REPOSITORY, name=name)
         return None if row is None else Repository(*row)
+
+    async def settings(self, name: str) -> Settings:
+        """What is set for the repository, which may be not there."""
+        row = await self._one(queries.SETTINGS, name=name)
+        return NOTHING_SET if row is None else Settings.parse(row[0])
 
     async def tag(self, repository: str, name: str) -> TagRow | None:
         row = await self._one(queries.TAG, repository=repository, name=name)
@@ -102,12 +118,14 @@ class Records:
         parsed: ParsedManifest,
         now: float,
         tag: str | None = None,
+        settings: Settings = NOTHING_SET,
     ) -> None:
         """A manifest and all that it names; with `tag`, the tag means it from now on, and is checked.
 
-        Recording it again is fine.
+        `settings` are the repository's if it is not there yet. Recording it again is fine.
         """
-        record = bind(_record_image, repository, upstream, digest, body, parsed, now, tag, self._outbox)
+        born = Born(repository, upstream, settings)
+        record = bind(_record_image, born, digest, body, parsed, now, tag, self._outbox)
         await self._settle(record)
 
     async def record_checked(self, repository: str, tag: str, now: float, pending: Digest | None) -> None:
@@ -116,12 +134,19 @@ class Records:
         await self._run(queries.CHECK_TAG, repository=repository, name=tag, checked=now, pending=pending)
 
     async def record_link(
-        self, repository: str, upstream: str, digest: Digest, size: int, now: float
+        self,
+        repository: str,
+        upstream: str,
+        digest: Digest,
+        size: int,
+        now: float,
+        settings: Settings = NOTHING_SET,
     ) -> None:
         """The upstream says that the repository has this blob, of so many bytes."""
+        born = Born(repository, upstream, settings)
 
         def record(tx: Tx) -> None:
-            row = _repository_id(tx, repository, upstream, now)
+            row = _repository_id(tx, born, now)
             tx.run(queries.NAME_BLOB, digest=digest, size=size, now=now)
             tx.run(queries.ADD_LINK, repository=row, digest=digest, size=size)
 
@@ -259,8 +284,7 @@ def store_blob(digest: Digest, size: int, location: str, generation: int, now: f
 
 
 def _record_image(
-    repository: str,
-    upstream: str,
+    born: Born,
     digest: Digest,
     body: bytes,
     parsed: ParsedManifest,
@@ -270,8 +294,8 @@ def _record_image(
     tx: Tx,
 ) -> None:
     if outbox.wants(Kind.IMAGE_CACHED):
-        _tell(repository, upstream, digest, len(body), parsed, now, tag, outbox, tx)
-    row = _repository_id(tx, repository, upstream, now)
+        _tell(born.name, born.upstream, digest, len(body), parsed, now, tag, outbox, tx)
+    row = _repository_id(tx, born, now)
     tx.run(queries.ADD_MANIFEST, digest=digest, body=body)
     tx.run(
         queries.ADD_IMAGE,
@@ -322,9 +346,15 @@ def _record_named(tx: Tx, repository: int, image: Digest, parsed: ParsedManifest
         tx.run(queries.ADD_CHILD, repository=repository, image=image, digest=child)
 
 
-def _repository_id(tx: Tx, name: str, upstream: str, now: float) -> int:
-    tx.run(queries.ADD_REPOSITORY, name=name, upstream=upstream, now=now)
-    row = tx.one(queries.REPOSITORY_ID, name=name)
+def _repository_id(tx: Tx, born: Born, now: float) -> int:
+    tx.run(
+        queries.ADD_REPOSITORY,
+        name=born.name,
+        upstream=born.upstream,
+        now=now,
+        settings=born.settings.text(),
+    )
+    row = tx.one(queries.REPOSITORY_ID, name=born.name)
     assert row is not None
     return int(row[0])
 

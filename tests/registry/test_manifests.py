@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.failures import Cause, UpstreamError
 from cacheproxy.core.freshness import StaleRule
+from cacheproxy.core.settings import Settings
 from cacheproxy.registry.manifests import PATIENCE, PulledManifest
 from cacheproxy.registry.origin import RememberedMissing
 from cacheproxy.store.errors import StoreFull
@@ -62,6 +63,24 @@ async def test_a_tag_that_moved_is_fetched_by_digest(tmp_path: Path, upstream: F
         cache.pass_time(HOUR + 1)
         assert (await pull(cache)).body == SECOND
     assert upstream.calls == ["GET latest", "HEAD latest", f"GET {moved}"]
+
+
+async def test_a_tag_that_stays_where_it_is_asks_nobody_once_it_is_here(
+    tmp_path: Path, upstream: FakeRegistry
+) -> None:
+    born = Settings(immutable=True, except_tags=("edge",))
+    upstream.push("edge", FIRST)
+    async with world(tmp_path, upstream, born=lambda name: born) as cache:
+        await pull(cache)
+        await pull(cache, "edge")
+        upstream.push("latest", SECOND)
+        upstream.push("edge", SECOND)
+        cache.pass_time(30 * DAY)
+        calls = len(upstream.calls)
+        pulled = await pull(cache)
+        assert (pulled.body, pulled.outcome, pulled.fresh_until) == (FIRST, "hit", math.inf)
+        assert upstream.calls[calls:] == []
+        assert (await pull(cache, "edge")).body == SECOND
 
 
 async def test_a_tag_that_moved_back_fetches_nothing(tmp_path: Path, upstream: FakeRegistry) -> None:
@@ -260,7 +279,7 @@ async def test_a_manifest_that_is_not_valid_is_not_kept(tmp_path: Path, upstream
 async def test_a_full_disk_serves_without_keeping(
     tmp_path: Path, upstream: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*_: object) -> None:
+    async def full(*_: object, **__: object) -> None:
         raise StoreFull(28, "No space left on device")
 
     async with world(tmp_path, upstream) as cache:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from cacheproxy.core.freshness import FreshRule, StaleRule
 from cacheproxy.core.media import OCI_MANIFEST
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.routing import Target, Via
+from cacheproxy.core.settings import Settings
 from cacheproxy.registry.blobs import Blobs, DiskShelf
 from cacheproxy.registry.eviction import Eviction
 from cacheproxy.registry.fill import FillRules
@@ -25,7 +26,7 @@ from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.flights import Flights
 from cacheproxy.registry.listings import Listings
 from cacheproxy.registry.manifests import Manifests
-from cacheproxy.registry.origin import Missing, Origin
+from cacheproxy.registry.origin import Missing, Origin, nothing_set
 from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.space import Space
@@ -160,6 +161,7 @@ async def world(
     missing_for: float = 60.0,
     budget: int | None = None,
     keep: float = math.inf,
+    born: Callable[[str], Settings] = nothing_set,
 ) -> AsyncIterator[World]:
     registry = upstream or FakeRegistry()
     all_causes = frozenset(Cause) - {Cause.MISSING}
@@ -168,6 +170,7 @@ async def world(
         (FreshRule(Patterns(("**",)), HOUR),),
         stale or StaleRule(30 * DAY, all_causes),
         missing_for,
+        born,
     )
     origins = {"hub": origin}
     content = DiskContent(folder / "blobs")

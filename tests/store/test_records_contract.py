@@ -7,6 +7,9 @@ import json
 import pytest
 import trio
 
+from cacheproxy.core import manifest as manifests
+from cacheproxy.core.digest import Digest
+from cacheproxy.core.settings import Settings
 from cacheproxy.store.database import Database
 from cacheproxy.store.errors import StoreSuspect
 from cacheproxy.store.records import Records
@@ -52,6 +55,18 @@ async def test_artifact_type_and_subject_are_kept(records: Records) -> None:
     row = await records.image(REPOSITORY, digest)
     assert row is not None
     assert (row.artifact_type, row.subject) == ("application/vnd.example.sbom", CHILD)
+
+
+async def test_what_is_set_for_a_repository_is_said_when_the_first_of_it_comes(records: Records) -> None:
+    assert await records.settings(REPOSITORY) == Settings()
+    body, fixed = image(), Settings(immutable=True, description="mirrored")
+    digest, parsed = Digest.of(body), manifests.parse(body)
+    await records.record_image(REPOSITORY, "hub", digest, body, parsed, 1.0, settings=fixed)
+    assert await records.settings(REPOSITORY) == fixed
+    await records.record_image(REPOSITORY, "hub", digest, body, parsed, 2.0, "latest", settings=Settings())
+    assert await records.settings(REPOSITORY) == fixed
+    await records.record_link("hub/other", "hub", LAYER_DIGEST, 5, 1.0, settings=fixed)
+    assert await records.settings("hub/other") == fixed
 
 
 async def test_repository_is_made_with_its_first_image(records: Records) -> None:
