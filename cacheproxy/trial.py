@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import trio
 
-from cacheproxy import hosting, issuers, secretkey, wiring
+from cacheproxy import hosting, issuers, secretkey, webhooks, wiring
 from cacheproxy.config import BucketURL, Config, Secret, ServerCertificate, Upstream
 from cacheproxy.groups import leaves
 from cacheproxy.registry.sealing import Seal
@@ -30,6 +30,9 @@ async def tried(config: Config) -> Tried:
         await _try(found, _upstream(upstream))
     if config.storage.key is not None and not _elsewhere(config.storage.key):
         await _try(found, secretkey.configured(Seal(), config.storage))
+    for webhook in config.webhooks:
+        if webhook.secret is None or not _elsewhere(webhook.secret):
+            await _try(found, webhooks.tried(webhook))
     if config.access.htpasswd is not None:
         await _try(found, hosting.passwords(config.access.htpasswd))
     await _try(found, issuers.KeyRings().open(config.access.oidc))

@@ -134,6 +134,12 @@ async def secrets(section: c.Webhook) -> tuple[bytes, ...]:
         raise wiring.CannotStart(f"webhook {section.name}: its secret: {error}") from error
 
 
+async def tried(section: c.Webhook) -> None:
+    """What the file holds that is named. Raises CannotStart."""
+    await secrets(section)
+    await _context(section)
+
+
 async def _context(section: c.Webhook) -> ssl.SSLContext:
     try:
         return await trio.to_thread.run_sync(client_context, section.ca)

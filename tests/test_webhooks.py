@@ -16,6 +16,7 @@ from cacheproxy import config, webhooks, wiring
 from cacheproxy.core.media import OCI_MANIFEST
 from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.sqlite import SQLite
+from cacheproxy.trial import tried
 from tests.commands.desk import Desk
 from tests.faults.house import House, hosts
 from tests.hooks import Delivered, receiving
@@ -274,3 +275,31 @@ async def test_a_webhook_may_come_and_go_at_a_reload(tmp_path: Path) -> None:
         (await hooks.prepare(written("")))()
         assert (outbox.sinks, dict(hooks.sinks.deliveries)) == ((), {})
         nursery.cancel_scope.cancel()
+
+
+async def test_check_config_tries_the_secret_and_the_ca(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    file = tmp_path / "c.toml"
+    base = '[[upstream]]\nregistry = "reg.test"\nurl = "http://127.0.0.1:9"\n'
+    file.write_text(base + settings(tmp_path, "https://hooks.test/", f'ca = "{tmp_path}/ca.pem"'))
+    (problem,) = (await tried(config.load(file))).problems
+    assert "webhook ci: its ca cannot be used" in problem
+    (tmp_path / "whsec").write_text("s3cret")
+    (problem,) = (await tried(config.load(file))).problems
+    assert "webhook ci: its secret" in problem
+
+
+async def test_doctor_tells_of_a_webhook(tmp_path: Path) -> None:
+    async with receiving() as hooks:
+        hooks.status = 410
+        async with hosts(tmp_path, upstream=settings(tmp_path, hooks.url)) as house, house.daemon():
+            desk = Desk(house)
+            await push(house, "1")
+            with trio.fail_after(30):
+                while not (await desk.tells("events", "status"))[0]["gone"]:
+                    await trio.sleep(0.05)
+            said = json.loads((await desk.run("doctor", "--json")).stdout)
+            (finding,) = [finding for finding in said if finding["what"] == "webhook ci"]
+            assert (finding["level"], "wants no more" in finding["said"]) == ("warn", True)
+            assert "webhook ci: wants no more (answered 410)" in await desk.says("status")
+            house.drain()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cacheproxy.commands.daemon import Daemon, NoDaemon, Refused
+from cacheproxy.commands.events import state
 from cacheproxy.commands.options import Load, as_json, config_file, report
 from cacheproxy.commands.words import table
 
@@ -37,6 +38,7 @@ def doctor(load: Load, file: Path | None, machine: bool) -> None:
     daemon, finding = _daemon(Daemon.of(config))
     findings: list[Finding] = [finding, *checks.folders(config, daemon), *checks.disk(config)]
     findings += _sweep(Daemon.of(config))
+    findings += _webhooks(Daemon.of(config))
     findings += ask(config)
     report([asdict(finding) for finding in findings], machine, lines)
     if any(finding.level == "fail" for finding in findings):
@@ -70,6 +72,22 @@ def _sweep(daemon: Daemon) -> Iterator[Finding]:
         return
     if stopped:
         yield Finding("fail", "sweep", stopped, "until then they take room, that is all")
+
+
+def _webhooks(daemon: Daemon) -> Iterator[Finding]:
+    """Which of them hear nothing: nobody else can know."""
+    from cacheproxy.commands.checks import Finding
+
+    try:
+        sinks = daemon.get("/webhooks")
+    except (NoDaemon, Refused):
+        return
+    for sink in sinks:
+        said = f"{state(sink)}; {sink['waiting']} events wait, {sink['dead']} were given up"
+        advice = "see `cacheproxy events list`, or `events list --dead`; look at its address and its secret"
+        what = f"webhook {sink['sink']}"
+        bad = sink["stuck"] or sink["dead"]
+        yield Finding("warn", what, said, advice) if bad else Finding("ok", what, said)
 
 
 def lines(findings: Any) -> Iterator[str]:

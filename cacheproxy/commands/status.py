@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from cacheproxy.commands.daemon import Daemon
+from cacheproxy.commands.events import state
 from cacheproxy.commands.options import Load, as_json, config_file, report
 from cacheproxy.commands.scrub import damage
 from cacheproxy.commands.words import plural, short, size, span, table
@@ -23,7 +24,8 @@ OUTCOMES = ("hit", "miss", "coalesced", "stale", "negative", "bypass")
 @click.pass_obj
 def status(load: Load, file: Path | None, machine: bool) -> None:
     """Upstreams and how well they answer, requests, running downloads, space."""
-    report(Daemon.of(load(file)).get("/status"), machine, lines)
+    daemon = Daemon.of(load(file))
+    report({**daemon.get("/status"), "webhooks": daemon.get("/webhooks")}, machine, lines)
 
 
 def lines(told: Any) -> Iterator[str]:
@@ -43,6 +45,10 @@ def lines(told: Any) -> Iterator[str]:
     if condition["sweep_stopped"]:
         yield condition["sweep_stopped"]
     yield from damage(told["damage"], time.time())
+    for sink in told["webhooks"]:
+        if sink["stuck"] or sink["dead"]:
+            counts = f"{sink['waiting']} wait, {sink['dead']} were given up"
+            yield f"webhook {sink['sink']}: {state(sink)}; {counts}"
 
 
 def _space(condition: Any) -> str:

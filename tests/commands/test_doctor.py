@@ -74,7 +74,8 @@ async def test_a_store_that_is_not_mounted_is_found(folder: Path) -> None:
 async def test_files_that_no_sweep_dares_to_remove_are_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Daemon, "get", lambda *_: {"condition": {"sweep_stopped": "7 of 8 files"}})
+    said = {"/status": {"condition": {"sweep_stopped": "7 of 8 files"}}, "/webhooks": []}
+    monkeypatch.setattr(Daemon, "get", lambda _, path: said[path])
     async with at_desk(folder) as desk:
         found = await findings(desk)
     assert (found["sweep"]["level"], found["sweep"]["said"]) == ("fail", "7 of 8 files")

@@ -42,7 +42,7 @@ def told(**more: object) -> dict[str, object]:
         "fills": [],
         "sweep_stopped": "",
     }
-    return {"condition": {**condition, **more}, "requests": {"hub": {"hit": 7}}, "damage": []}
+    return {"condition": {**condition, **more}, "requests": {"hub": {"hit": 7}}, "damage": [], "webhooks": []}
 
 
 def test_running_downloads_are_listed() -> None:
@@ -75,3 +75,14 @@ def test_mirrors_have_lines_of_their_own() -> None:
     _, _, own, mirror = status.lines(told(upstreams=[upstream]))
     assert own.split() == ["hub", "ok", "5", "s", "ago", "7", "0", "0", "0", "0", "0"]
     assert mirror.split() == ["b", "left", "alone", "(dns)", "5", "s", "ago"]
+
+
+def test_a_webhook_that_is_stuck_or_has_given_events_up_is_told() -> None:
+    sink = {"sink": "ci", "configured": True, "waiting": 3, "oldest": 1.0, "dead": 0, "gone": False}
+    stuck = {**sink, "failing": "answered 500", "stuck": True}
+    well = {**sink, "failing": "", "stuck": False}
+    said = list(status.lines({**told(), "webhooks": [stuck, well, {**well, "sink": "old", "dead": 2}]}))
+    assert said[-2:] == [
+        "webhook ci: stuck (answered 500); 3 wait, 0 were given up",
+        "webhook old: ok; 3 wait, 2 were given up",
+    ]
