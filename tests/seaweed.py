@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -29,7 +29,7 @@ region = "us-east-1"
 credentials = {{ file = "{credentials}" }}
 """
 
-PORTS = ("master", "volume", "filer", "s3")
+PORTS = tuple(f"{name}.port{grpc}" for name in ("master", "volume", "filer", "s3") for grpc in ("", ".grpc"))
 WEED = Path(sys.executable).with_name("weed")
 
 
@@ -62,11 +62,11 @@ class Seaweed:
 
 
 @contextmanager
-def seaweed(folder: Path, *, identities: bool = True) -> Iterator[Seaweed]:
-    """Without identities whoever asks may do everything. Raises RuntimeError when it does not come up."""
+def seaweed(folder: Path, *, identities: bool = True, ports: Sequence[int] = ()) -> Iterator[Seaweed]:
+    """Without identities whoever asks may do everything; in the folder and with the PORTS of one that ended,
+    it is that one again. Raises RuntimeError when it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{name}.port{grpc}" for name in PORTS for grpc in ("", ".grpc")]
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    numbers = dict(zip(PORTS, ports or free_ports(len(PORTS)), strict=True))
     command = [
         str(WEED),
         "server",
@@ -82,12 +82,12 @@ def seaweed(folder: Path, *, identities: bool = True) -> Iterator[Seaweed]:
         "-volume.max=30",
         "-master.volumeSizeLimitMB=256",
         "-master.telemetry=false",
-        *(f"-{name}={port}" for name, port in ports.items()),
+        *(f"-{name}={port}" for name, port in numbers.items()),
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
-        server = Seaweed(ports["s3.port"])
+        server = Seaweed(numbers["s3.port"])
         _wait(server, process, folder / "log")
         yield server
     finally:

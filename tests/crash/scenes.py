@@ -1,4 +1,5 @@
-"""Short stories of a daemon, told from each storage call on: it dies there, or the disk is full from there.
+"""Short stories of a daemon, told from each storage call on: it dies there, or that call fails, or the disk
+is full from there.
 
 Each begins with the same state. How many calls it has depends on threads: the numbers are gone through until
 the story is over before the call comes.
@@ -6,6 +7,7 @@ the story is over before the call comes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -23,6 +25,7 @@ import trio
 from tests.crash.daemons import CONFIG, Daemon, DidNotStart, Nest, nest
 from tests.crash.remains import Found, look
 from tests.crash.world import KIB, MIB, Image, manifests
+from tests.faults.client import Heard
 from tests.origin import Content, Origin
 from tests.origin.content import sha256
 
@@ -36,10 +39,12 @@ class Stage:
     images: dict[str, Image] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     """Digests of images, and names of commands, that were answered."""
+    ailing: bool = False
+    """A storage call fails: what is not answered right is refused in clear words."""
 
     @property
     def full(self) -> Path:
-        """While it is there, a daemon that was told so has no room."""
+        """While it is there, a daemon that was told so has no room; or a call of it has failed."""
         return self.folder / "full"
 
     @property
@@ -72,15 +77,26 @@ class Stage:
 
     async def pull(self, daemon: Daemon, image: Image, tag: str = "latest") -> None:
         """Raises OSError when the daemon is gone; what it answers is right."""
-        heard = await daemon.ask(manifests(image.repository) + tag)
-        _alive(heard.status)
-        assert (heard.status, heard.body) == (200, image.manifest), heard
-        self.told.add(image.digest)
+        if self._right(await daemon.ask(manifests(image.repository) + tag), image.manifest):
+            self.told.add(image.digest)
         for digest in image.blobs:
-            heard = await daemon.ask(image.blob(digest))
-            _alive(heard.status if heard.whole else 0)
-            assert (heard.status, heard.body == self.blobs[digest]) == (200, True), heard.headers
+            self._right(await daemon.ask(image.blob(digest)), self.blobs[digest])
         await self.quiet(daemon)
+
+    def _right(self, heard: Heard, body: bytes) -> bool:
+        """False: it was refused, or cut short, as a failing disk excuses."""
+        _alive(heard.status if heard.whole or self.ailing else 0)
+        if (heard.status, heard.whole, heard.body == body) == (200, True, True):
+            return True
+        assert self.ailing, (heard.status, heard.headers, heard.body[:1000])
+        assert self.full.exists(), "nothing had failed yet"
+        if heard.status == 200:
+            assert not heard.whole
+            assert body.startswith(heard.body)
+        else:
+            assert heard.status in (502, 503), heard.body
+            assert json.loads(heard.body)["errors"][0]["message"]
+        return False
 
     async def quiet(self, daemon: Daemon) -> None:
         """Nothing is being fetched any more."""
@@ -89,7 +105,7 @@ class Stage:
 
     async def purge(self, daemon: Daemon, image: Image) -> None:
         status, _ = await daemon.command("/purge", reference=image.repository)
-        if status == 500 and self.full.exists():
+        if status in (500, 503) and self.full.exists():
             return  # it cannot even be written down, and is told
         assert status in (200, 404)
         self.told.add("purge")
@@ -255,6 +271,32 @@ async def starve(stage: Stage, scene: Scene, number: int) -> bool:
         was_full = True
     assert wrong(stage, scene, stage.look()) == []
     return was_full
+
+
+async def ail(stage: Stage, scene: Scene, number: int) -> bool:
+    """Tell the story with a daemon of which one storage call fails; whether it came to that.
+
+    Whoever asks gets what is right, or hears that it cannot be had; and nothing wrong is kept.
+    """
+    from_the_start(stage)
+    stage.full.unlink(missing_ok=True)
+    stage.ailing = True
+    try:
+        async with stage.nest.daemon(
+            stage.config(scene.budget), {"fail_at": number, "full": str(stage.full)}
+        ) as daemon:
+            await scene.story(stage, daemon)
+            assert await daemon.stop() in (0, 1)
+    except* DidNotStart as group:
+        # A start may be refused, if it says why.
+        if not re.search(os.strerror(errno.EIO), str(group.exceptions), re.IGNORECASE):
+            raise
+    finally:
+        stage.ailing = False
+    failed = stage.full.exists()
+    stage.full.unlink(missing_ok=True)
+    assert wrong(stage, scene, stage.look()) == []
+    return failed
 
 
 async def _kept(stage: Stage, scene: Scene, daemon: Daemon) -> None:

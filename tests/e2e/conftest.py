@@ -12,7 +12,7 @@ import pytest
 from tests.e2e import images
 from tests.e2e.clients import CLIENTS
 from tests.e2e.disks import memory_disk, unmount_below
-from tests.e2e.programs import TOOLS
+from tests.e2e.programs import TOOLS, USED
 from tests.e2e.stores import Shared
 from tests.e2e.stores import shared as shared_stores
 from tests.seaweed import Seaweed
@@ -23,6 +23,11 @@ CLIENT_BYTES = 4 << 30
 """Most that a client's store may take; a vfs store of the images takes an eighth of it."""
 LOG_TAIL = 3000
 """Characters of each server's log that a failure shows."""
+
+PROGRAMS = frozenset(
+    ("buildah", "conformance", "cosign", "crane", "ctr", "docker", "oras", "podman", "regctl", "skopeo")
+)
+"""What has to work with our own repositories."""
 
 HERE = Path(__file__).parent
 RAN = pytest.StashKey[set[str]]()
@@ -109,12 +114,16 @@ def _clients_that_ran(config: pytest.Config) -> set[str]:
     return config.stash[RAN] & set(CLIENTS)
 
 
+def _missing(config: pytest.Config) -> list[str]:
+    return sorted((set(CLIENTS) - _clients_that_ran(config)) | (PROGRAMS - USED))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Green without a client is red: it would mean that nothing was proven."""
+    """Green without one of the clients is red: it would mean that nothing was proven of it."""
     whole = any(
         Path(session.config.invocation_params.dir, name).resolve() == HERE for name in session.config.args
     )
-    if whole and not session.config.option.keyword and not _clients_that_ran(session.config):
+    if whole and not session.config.option.keyword and _missing(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -123,3 +132,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(
         f"e2e: {len(ran)} of {len(CLIENTS)} clients pulled well (tools in {TOOLS}): {', '.join(ran)}"
     )
+    if missing := _missing(config):
+        terminalreporter.write_line(f"e2e: nothing was proven with {', '.join(missing)}")

@@ -16,6 +16,10 @@ NOWHERE = "http://127.0.0.1:9"
 """Nobody listens on the discard port: a client that strays from loopback fails at once."""
 
 
+USED = set[str]()
+"""Programs that did what a test asked of them, by name."""
+
+
 class ProgramError(Exception):
     """A program is missing, or ended with an error."""
 
@@ -66,4 +70,5 @@ def run(command: Sequence[str | Path], home: Path, more: Mapping[str, str] | Non
         raise ProgramError(f"{' '.join(words)} still ran after {COMMAND_WITHIN:.0f} s") from error
     if done.returncode:
         raise ProgramError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    USED.add(Path(words[0]).name)
     return done.stdout

@@ -59,11 +59,11 @@ PASSED = 800
 
 
 @contextlib.contextmanager
-def hosting(folder: Path, storage: str = "") -> Iterator[Daemon]:
-    """A daemon with two accounts, closed to everybody else."""
+def hosting(folder: Path, storage: str = "", more: str = "") -> Iterator[Daemon]:
+    """A daemon with two accounts, closed to everybody else; `more` is of its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "builder.secret").write_text(SECRET)
-    with daemon(folder, NOBODY, storage=storage, cache=CLOSED, options=HOSTING) as started:
+    with daemon(folder, NOBODY, storage=storage, cache=CLOSED, options=HOSTING + more) as started:
         yield started
 
 

@@ -210,9 +210,9 @@ class House:
         self._drain.set()
 
     @asynccontextmanager
-    async def process(self) -> AsyncIterator[trio.Process]:
+    async def process(self, program: str = PROGRAM) -> AsyncIterator[trio.Process]:
         """A daemon in a process of its own, to be killed; the names of `names` mean nothing to it."""
-        process = await trio.lowlevel.open_process([sys.executable, "-c", PROGRAM, self.file], stderr=PIPE)
+        process = await trio.lowlevel.open_process([sys.executable, "-c", program, self.file], stderr=PIPE)
         try:
             with trio.fail_after(20):
                 self._clients = await _listening(process)
