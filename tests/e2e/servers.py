@@ -28,6 +28,7 @@ storage:
     rootdirectory: {store}
 http:
   addr: 127.0.0.1:{port}
+{more}
 """
 DAEMON = """\
 [server]
@@ -135,11 +136,11 @@ class OriginProcess(Server):
 
 
 @contextmanager
-def distribution(store: Path, folder: Path) -> Iterator[Distribution]:
-    """Distribution's registry over what `store` holds."""
+def distribution(store: Path, folder: Path, more: str = "") -> Iterator[Distribution]:
+    """Distribution's registry over what `store` holds; `more` are lines of its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log, config = free_port(), folder / "distribution.log", folder / "distribution.yml"
-    config.write_text(DISTRIBUTION.format(store=store, port=port))
+    config.write_text(DISTRIBUTION.format(store=store, port=port, more=more))
     with running(Command([installed("registry"), "serve", str(config)], environment(folder)), log) as process:
         wait_until(lambda: answers(port, "/v2/"), process, log)
         yield Distribution(port, log, process)
