@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,20 @@ from cacheproxy.commands.checks import Finding
 from cacheproxy.config import BucketURL
 from cacheproxy.store.errors import SchemaBehind, StoreError, StoreNotOurs
 from cacheproxy.store.mark import demand_ours
+from cacheproxy.upstream.credentials import read_secret
 
 if TYPE_CHECKING:
-    from cacheproxy.config import Config
+    from cacheproxy.config import Config, Objects
     from cacheproxy.store.bucket import Bucket
+    from cacheproxy.store.lifecycle import Keys
     from cacheproxy.store.postgres_probe import Condition
 
 SKEWED = 10.0
 """Seconds that a database's clock may be off: rows hold times of several nodes."""
+
+REGION = "us-east-1"
+"""Where no region is named, as obstore has it."""
+SECRETS = ("secret_access_key", "session_token")
 
 BY_ITSELF = frozenset({"az"})
 """Stores that end unfinished uploads without a rule."""
@@ -86,9 +93,42 @@ async def bucket(config: Config) -> list[Finding]:
     found = [Finding("ok", "objects", f"{url} takes, gives and removes objects")]
     found += await trio.to_thread.run_sync(_later, opened, bool(config.storage.objects.redirect))
     if url.scheme not in BY_ITSELF:
-        said = "whether unfinished uploads are ended by a rule could not be told"
-        found.append(Finding("warn", "uploads", said, "look whether the bucket has such a lifecycle rule"))
+        found.append(await _uploads(url, config.storage.objects))
     return found
+
+
+async def _uploads(url: BucketURL, section: Objects) -> Finding:
+    """Whether what a cut upload leaves behind, and costs, goes by itself."""
+    from cacheproxy.store import lifecycle
+
+    advice = "a lifecycle rule (AbortIncompleteMultipartUpload) lets go what cut uploads have left"
+    keys = await _keys(section) if url.scheme == "s3" else None
+    if keys is None:
+        said = "whether the bucket ends unfinished uploads could not be told"
+        return Finding("warn", "uploads", said, f"look at its rules: {advice}")
+    region = section.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or REGION
+    endpoint = section.endpoint or f"https://s3.{region}.amazonaws.com"
+    ask = partial(lifecycle.ends_uploads, endpoint, region, url.bucket, url.prefix, keys)
+    try:
+        ends = await trio.to_thread.run_sync(ask)
+    except StoreError as error:
+        return Finding("warn", "uploads", str(error), f"look at its rules: {advice}")
+    if ends:
+        return Finding("ok", "uploads", "a rule of the bucket ends unfinished ones")
+    return Finding("warn", "uploads", "no rule of the bucket ends unfinished ones", advice)
+
+
+async def _keys(section: Objects) -> Keys | None:
+    """Those of the configuration, or of the environment; those of a role only obstore knows: None."""
+    from cacheproxy.store.bucketkeys import parse
+    from cacheproxy.store.lifecycle import Keys
+
+    if section.credentials is not None:
+        told = parse("s3", await read_secret(wiring.secret(section.credentials)))
+    else:
+        told = {name: os.environ.get(f"AWS_{name.upper()}", "") for name in ("access_key_id", *SECRETS)}
+    access, secret, session = (told.get(name, "") for name in ("access_key_id", *SECRETS))
+    return Keys(access, secret, session) if access and secret else None
 
 
 async def mark(config: Config) -> list[Finding]:

@@ -20,9 +20,11 @@ from cacheproxy.store.postgres_probe import Condition
 from tests.collector import collector
 from tests.commands.desk import Desk, at_desk
 from tests.faults.house import House, hosts
+from tests.google import Google
 from tests.origin import faults
 from tests.postgres import postgres_url as postgres_url
 from tests.seaweed import BUCKET, SECRET_KEY, Seaweed
+from tests.store.test_lifecycle import ABORT, RULE, rules
 
 
 async def findings(desk: Desk) -> dict[str, Any]:
@@ -191,10 +193,24 @@ async def test_a_bucket_that_does_all_is_fine(folder: Path, seaweed_server: Seaw
         found = await findings(Desk(house))
         levels = {what: found[what]["level"] for what in ("objects", "listing", "redirects", "uploads")}
         assert levels == {"objects": "ok", "listing": "ok", "redirects": "ok", "uploads": "warn"}
+        assert found["uploads"]["said"] == "no rule of the bucket ends unfinished ones"
+        rule = RULE.format(prefix="", status="Enabled", **ABORT)
+        assert rules(seaweed_server, "PUT", rule) == 200
+        assert (await findings(Desk(house)))["uploads"]["level"] == "ok"
+        rules(seaweed_server, "DELETE")
         (folder / "s3.ini").write_text(seaweed_server.credentials.replace(SECRET_KEY, "another"))
         found = await findings(Desk(house))
     assert found["objects"]["level"] == "fail"
     assert "403" in found["objects"]["said"]
+
+
+async def test_whose_keys_only_the_store_knows_rules_cannot_be_told(
+    folder: Path, google_server: Google
+) -> None:
+    async with hosts(folder, storage=google_server.storage("doctor", folder / "keys.json")) as house:
+        found = await findings(Desk(house))
+    assert (found["objects"]["level"], found["uploads"]["level"]) == ("ok", "warn")
+    assert "could not be told" in found["uploads"]["said"]
 
 
 async def test_a_file_of_a_later_version_is_told_before_a_daemon_is(folder: Path) -> None:
