@@ -167,7 +167,11 @@ class AdminDoor:
         return await self._inventory.use()
 
     async def _explain(self, request: Request) -> Any:
-        target, reference = self._meant(first(parse_query(request.query), "reference") or "")
+        text = first(parse_query(request.query), "reference") or ""
+        virtual = self._names.virtual(parse_image(text).name)
+        if virtual is not None:
+            return await self._inventory.explain_first(virtual, parse_image(text).reference or DEFAULT_TAG)
+        target, reference = self._meant(text)
         return await self._inventory.explain(target, reference or DEFAULT_TAG)
 
     async def _purge(self, request: Request) -> Any:

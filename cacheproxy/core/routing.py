@@ -147,6 +147,11 @@ class Routes:
             raise _unknown(name, "no upstream is declared for it, and none is the default")
         return meant.default
 
+    def virtual(self, name: str) -> Virtual | None:
+        """What the name stands for, if that is several places."""
+        meant = self._meaning(name, None, "")
+        return meant if isinstance(meant, Virtual) else None
+
     def meaning(self, name: str, ns: str | None, host: str) -> Meaning:
         """What a request for `name`, with this `ns` (None: without) and this Host, means.
 

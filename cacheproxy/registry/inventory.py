@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from cacheproxy.core import manifest as manifests
 from cacheproxy.core.digest import Digest
+from cacheproxy.core.errors import OCIError
 from cacheproxy.core.freshness import lifetime
 from cacheproxy.core.manifest import Descriptor, ParsedManifest
-from cacheproxy.core.routing import Target
+from cacheproxy.core.routing import Target, Virtual
 from cacheproxy.registry.fills import Fills
 from cacheproxy.registry.origin import Missing, Origin
 from cacheproxy.store.records import Records
@@ -117,6 +118,20 @@ class Inventory:
             self._kept_until(target, used),
         )
 
+    async def explain_first(self, virtual: Virtual, reference: Digest | str) -> Explanation:
+        """Of the first of its upstreams of which something is here; of the first, if there is nothing.
+
+        Raises OCIError where the name is a hosted repository's.
+        """
+        for name in virtual.hosted:
+            row = await self._records.repository(name)
+            if row is not None and row.kind == "hosted":
+                raise OCIError("NAME_UNKNOWN", f"{virtual.name} is {name}, which is hosted here")
+        told = [await self.explain(target, reference) for target in virtual.cached]
+        if not told:
+            raise OCIError("NAME_UNKNOWN", f"nothing is hosted by that name in {', '.join(virtual.hosted)}")
+        return next((each for each in told if any(image.since for image in each.images)), told[0])
+
     def _kept_until(self, target: Target, used: Sequence[float]) -> float | None:
         keep = self._keep.get(target.upstream, math.inf)
         return min(used) + keep if used and keep < math.inf else None
@@ -128,6 +143,8 @@ class Inventory:
         if row is None:
             return None, None
         fresh = row.checked + lifetime(self._origins[target.upstream].fresh, reference)
+        if not (await self._records.settings(target.repository)).movable(reference):
+            fresh = math.inf
         return TagFacts(row.checked, None if math.isinf(fresh) else fresh, row.moved, row.pending), row.digest
 
     async def _images(self, target: Target, digest: Digest) -> list[ImageFacts]:

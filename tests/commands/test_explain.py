@@ -29,6 +29,55 @@ async def test_it_tells_what_is_here_of_an_image(folder: Path) -> None:
     assert "in 2 of 2 blobs here" in said
 
 
+VIRTUAL = """
+[[upstream]]
+registry = "second.test"
+prefix = "second"
+url = "http://127.0.0.1:9"
+[[virtual]]
+prefix = "all"
+members = ["platform", "second", "docker-hub"]
+"""
+
+
+async def test_of_a_virtual_name_it_tells_which_place_has_it(folder: Path) -> None:
+    async with at_desk(folder, upstream=VIRTUAL) as desk:
+        await desk.pull(desk.house.image("library/a", BIG))
+        told = await desk.tells("explain", "all/a")
+        nothing = await desk.tells("explain", "all/b")
+    assert (told["repository"], told["upstream"]) == ("docker-hub/library/a", "docker-hub")
+    assert (nothing["repository"], nothing["images"]) == ("second/b", [])
+
+
+async def test_a_virtual_name_of_a_hosted_repository_is_said_to_be_that(folder: Path) -> None:
+    async with at_desk(folder, upstream=VIRTUAL) as desk:
+        await desk.says("repository", "create", "platform/a")
+        said = await desk.refuses("explain", "all/a")
+    assert "all/a is platform/a, which is hosted here" in said
+
+
+TEMPLATE = """
+[[template]]
+prefix = "docker-hub/library"
+applied_for = ["pull-through-cache"]
+tag_mutability = { immutable_except = ["latest"] }
+"""
+
+
+async def test_a_tag_that_stays_is_fresh_for_ever(folder: Path) -> None:
+    async with at_desk(folder, upstream=TEMPLATE) as desk:
+        for tag in ("latest", "1"):
+            await desk.pull(desk.house.image("library/a", BIG, tag=tag))
+        fixed, moving = [await desk.tells("explain", f"a:{tag}") for tag in ("1", "latest")]
+        before = desk.house.asked()
+        desk.house.image("library/a", b"other", tag="1")
+        heard = await desk.house.ask("/v2/docker-hub/library/a/manifests/1")
+        assert heard.headers["docker-content-digest"] == fixed["images"][0]["digest"]
+        assert desk.house.asked() == before
+    assert fixed["tag"]["fresh_until"] is None
+    assert moving["tag"]["fresh_until"] is not None
+
+
 async def test_when_it_goes_is_told(folder: Path) -> None:
     async with at_desk(folder, upstream='keep = "90d"') as desk:
         await desk.pull(desk.house.image("library/a", BIG))
