@@ -115,17 +115,17 @@ def _carry_out(door: Door, layout: Layout, plan: Plan) -> str:
     """Blobs, then manifests, then tags. What was done."""
     sizes = {digest: plan.tree.blobs[digest].size for digest in plan.sending}
     progress = Progress("imported", sum(sizes.values()))
+    sent = 0
     for digest in sorted(plan.sending, key=layout.place):
-        first, *others = plan.sending[digest]
-        door.push(first, digest, sizes[digest], progress.passing(layout.chunks(digest)))
-        for name in others:
-            if not door.mount(name, digest):
-                raise LayoutInvalid(f"the blob {digest} went from {first} while it was imported; do it again")
+        for name in plan.sending[digest]:
+            if not door.mount(name, digest):  # no other repository has it
+                sent += sizes[digest]
+                door.push(name, digest, sizes[digest], progress.passing(layout.chunks(digest)))
     progress.end()
     images = sum(_put_manifests(door, layout, plan.tree, *each) for each in plan.repositories.items())
     tags = sum(_put_tags(door, layout, plan.tree, *each) for each in plan.repositories.items())
     return (
-        f"imported {plural(len(sizes), 'blob')} of {size(sum(sizes.values()))},"
+        f"imported {plural(len(sizes), 'blob')} ({size(sent)} sent),"
         f" {plural(images, 'manifest')} and {plural(tags, 'tag')}"
     )
 

@@ -41,12 +41,13 @@ async def test_images_go_from_one_daemon_to_another(folder: Path) -> None:
         assert said.stdout == ""
         assert "exported 5 images, 6 blobs of 4.0 MiB (sha256:" in said.stderr
         assert (await there.says("import", file)).stdout == (
-            "imported 6 blobs of 4.0 MiB, 7 manifests and 3 tags\n"
+            "imported 6 blobs (4.0 MiB sent), 7 manifests and 3 tags\n"
         )
         assert await there.lacks(registry) == []
         again = (await there.says("import", file)).stdout
-        assert again == "imported 0 blobs of 0 B, 0 manifests and 0 tags\n"
-        await there.says("import", file, "--to", "mirror")
+        assert again == "imported 0 blobs (0 B sent), 0 manifests and 0 tags\n"
+        other = (await there.says("import", file, "--to", "mirror")).stdout
+        assert other == "imported 6 blobs (0 B sent), 7 manifests and 3 tags\n"
         assert await there.lacks(registry, below="mirror/") == []
 
 

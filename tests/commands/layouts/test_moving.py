@@ -221,7 +221,9 @@ def test_a_second_import_changes_nothing(tmp_path: Path) -> None:
     there = Memory()
     assert "2 blobs" in imported(there, str(tmp_path / "x.tar"), "")
     there.changes_left = 0
-    assert imported(there, str(tmp_path / "x.tar"), "") == "imported 0 blobs of 0 B, 0 manifests and 0 tags"
+    assert (
+        imported(there, str(tmp_path / "x.tar"), "") == "imported 0 blobs (0 B sent), 0 manifests and 0 tags"
+    )
 
 
 def test_a_delta_alone_says_what_it_lacks(tmp_path: Path) -> None:
