@@ -291,22 +291,21 @@ class Eviction:
         except StoreFull as error:
             log.warning("no room to note what is evicted", error=str(error))
             first = await self._make_room_for_rows()
-        both = {blob.digest: blob for blob in (*first, *blobs)}
-        return await self._records.evict(list(both.values()), self._clock())
+        return first + await self._records.evict(blobs, self._clock())
 
     async def _make_room_for_rows(self) -> list[Evictable]:
         """They are on the same disk, as a rule, and it is full to the last byte.
 
-        Unfinished downloads have no rows. After them some blobs, which are told, go before their rows do: who
-        misses their bytes fetches them again.
+        Unfinished downloads have no rows. After them some blobs, which are told, go before their rows do, in
+        the transaction that changes these: a blob that a hosted repository got meanwhile is not among them.
+        If there is no room for it all the same, whoever misses their bytes fetches them again.
         """
         freed = await self._drop_parts(math.inf)
         if freed >= ROWS or self._content.capacity()[0] >= ROWS:
             return []
         taken = await Oldest(self._records, self._recency.holds, ()).take(ROWS, BATCH)
         first = [blob for blob in taken if isinstance(blob, Evictable)]
-        await self.trash.clear([blob.location for blob in first])
-        return first
+        return await self._records.evict(first, self._clock(), self.trash.clear)
 
     # Age.
 

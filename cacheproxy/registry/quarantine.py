@@ -22,10 +22,11 @@ from cacheproxy.store.rows import BlobRow
 log = structlog.get_logger()
 
 KEPT = 7 * 86400.0
-"""Seconds that damaged bytes, and what is known of them, are kept."""
+"""Seconds that damaged bytes, and what is known of them, are kept. What was pushed, and is here nowhere else,
+is kept until it is pushed again, or its repositories let it go: perhaps somebody can mend it."""
 
 KEPT_BYTES = 1 << 30
-"""Of the newest: evidence, which must not fill a disk. They are beside the budget."""
+"""Of the newest: evidence, which must not fill a disk. They are beside the budget, as is what was pushed."""
 
 SECONDS = 30.0
 """That noting it may take, whoever has gone: what is noted is also counted."""
@@ -130,6 +131,8 @@ def passed(rows: Sequence[Quarantined], now: float) -> tuple[list[Quarantined], 
     """Of those in quarantine, the last first: whose bytes go, and which are forgotten altogether."""
     bytes_of, rows_of, total = list[Quarantined](), list[Quarantined](), 0
     for item in rows:
+        if item.location and item.last:
+            continue
         total += item.size if item.location else 0
         if now - item.noticed > KEPT:
             rows_of.append(item)

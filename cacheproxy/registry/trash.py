@@ -52,9 +52,9 @@ class Trash:
                 self._stuck[place] = size
         await self._records.forget_trash(gone)
 
-    async def clear(self, places: list[str]) -> None:
-        """Unlink files whose rows still tell of them: only where there is no room to change the rows."""
-        await trio.to_thread.run_sync(self._remove, places, limiter=self._thread, abandon_on_cancel=True)
+    def clear(self, place: str) -> None:
+        """Blocking. Unlink a file in the transaction that puts it here, if that can be: for want of room."""
+        self._remove([place])
 
     async def empty(self) -> None:
         """Unlink all that is due: what a kill or a failure has left. Raises StoreError, OSError."""

@@ -75,7 +75,14 @@ LIMIT :n
 
 # All of which something is kept, and all that was kept too long.
 KEPT = """
-SELECT digest, generation, size, location, found, reason, noticed FROM quarantine
+SELECT digest, generation, size, location, found, reason, noticed,
+    CASE WHEN EXISTS (
+        SELECT 1 FROM blob
+        JOIN link ON link.digest = blob.digest
+        JOIN repository ON repository.id = link.repository
+        WHERE blob.digest = quarantine.digest AND blob.generation = 0 AND repository.kind = 'hosted'
+    ) THEN 1 ELSE 0 END
+FROM quarantine
 WHERE location <> '' OR noticed < :before
 ORDER BY noticed DESC, digest, generation
 """
@@ -119,6 +126,8 @@ class Quarantined:
     reason: str
     noticed: float
     """Seconds since the epoch."""
+    last: bool = False
+    """A hosted repository has the blob, and no other bytes of it are here: nobody would bring them again."""
 
 
 class Proofs:
@@ -184,7 +193,7 @@ class Proofs:
     async def kept(self, before: float) -> list[Quarantined]:
         """All whose bytes are kept, and all that were noticed before that, the last first."""
         rows = await self._database.scan(lambda tx: tx.all(KEPT, before=before))
-        return [Quarantined(*row) for row in rows]
+        return [Quarantined(*row[:-1], last=bool(row[-1])) for row in rows]
 
     async def let_go(
         self, bytes_of: Sequence[Quarantined], rows_of: Sequence[Quarantined], now: float

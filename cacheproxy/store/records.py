@@ -201,14 +201,22 @@ class Records:
         )
         return [_evictable(blob, upstreams) for blob, upstreams in groupby(rows, key=lambda row: row[:-1])]
 
-    async def evict(self, blobs: Sequence[Evictable], not_before: float) -> list[Evictable]:
+    async def evict(
+        self,
+        blobs: Sequence[Evictable],
+        not_before: float,
+        unlink: Callable[[str], object] = lambda location: None,
+    ) -> list[Evictable]:
         """Take the bytes from the rows and put their places into the trash, in one transaction.
 
-        Returns those that went: not what was read, pinned or replaced since it was chosen. The files may be
-        unlinked from `not_before` on.
+        Returns those that went: not what was read, pinned or replaced since it was chosen, nor what a hosted
+        repository got. The files may be unlinked from `not_before` on.
+
+        `unlink`, which may block and raises nothing: called for each of them before the commit, where that
+        is what makes room for it. Nobody can get the blob between the two.
         """
         return await self._database.write(
-            bind(_evict, sorted(blobs, key=lambda blob: blob.digest), not_before)
+            bind(_evict, sorted(blobs, key=lambda blob: blob.digest), not_before, unlink)
         )
 
     async def accounted(self, files: Sequence[tuple[str, str]]) -> frozenset[str]:
@@ -365,7 +373,9 @@ def _evictable(blob: Row, rows: Iterable[Row]) -> Evictable:
     return Evictable(_digest(digest), size, generation, location, used, upstreams)
 
 
-def _evict(blobs: Sequence[Evictable], not_before: float, tx: Tx) -> list[Evictable]:
+def _evict(
+    blobs: Sequence[Evictable], not_before: float, unlink: Callable[[str], object], tx: Tx
+) -> list[Evictable]:
     pinned = {text for (text,) in tx.all(queries.PINNED)}
     gone = []
     for blob in blobs:
@@ -373,6 +383,8 @@ def _evict(blobs: Sequence[Evictable], not_before: float, tx: Tx) -> list[Evicta
         if blob.digest not in pinned and tx.one(queries.EVICT, **named) is not None:
             tx.run(queries.ADD_TRASH, path=blob.location, not_before=not_before)
             gone.append(blob)
+    for blob in gone:
+        unlink(blob.location)
     return gone
 
 

@@ -64,9 +64,14 @@ SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM blob WHERE generation > 0 AND
 """
 
 
+HOSTED = "(hosted)"
+"""In place of an upstream's name, which cannot be this: repositories that have none."""
+
+
 @dataclass(frozen=True, slots=True)
 class RepositoryUse:
     upstream: str
+    """HOSTED: it has none."""
     repository: str
     images: int
     blobs: int
@@ -133,8 +138,8 @@ class Survey:
 
 
 def _use(tx: Tx) -> Use:
-    repositories = tuple(RepositoryUse(upstream or "", *rest) for upstream, *rest in tx.all(REPOSITORIES))
-    upstreams = {upstream or "": size for upstream, size in tx.all(UPSTREAMS)}
+    repositories = tuple(RepositoryUse(upstream or HOSTED, *rest) for upstream, *rest in tx.all(REPOSITORIES))
+    upstreams = {upstream or HOSTED: size for upstream, size in tx.all(UPSTREAMS)}
     ((blobs, size),) = tx.all(ALL)
     return Use(repositories, upstreams, blobs, size)
 

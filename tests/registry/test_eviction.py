@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,15 @@ from cacheproxy.registry.space import LOW
 from cacheproxy.store.errors import StoreFull, StoreSuspect
 from cacheproxy.store.rows import Evictable
 from tests.registry.storehouse import TOTAL, Storehouse, View, digest, storehouse
+from tests.store.hosting import host
 from tests.store.images import LAYER_BYTES, LAYER_DIGEST, REPOSITORY, image, record
 
 BUDGET = 1000
 DAY = 86400.0
+Unlink = Callable[[str], object]
+LINK = """
+INSERT INTO link (repository, digest, size) SELECT id, :digest, 1 FROM repository WHERE name = 'team/app'
+"""
 
 
 def evicted(reason: str) -> float:
@@ -398,10 +403,10 @@ async def test_where_nothing_can_be_noted_some_bytes_go_before_their_rows(
         house.content.others = TOTAL - house.content.used
         really = house.records.evict
 
-        async def evict(blobs: Sequence[Evictable], not_before: float) -> list[Evictable]:
-            if house.content.capacity()[0] < eviction.ROWS:
+        async def evict(blobs: Sequence[Evictable], not_before: float, *unlink: Unlink) -> list[Evictable]:
+            if house.content.capacity()[0] < eviction.ROWS and not unlink:
                 raise StoreFull(28, "no room in the database")
-            return await really(blobs, not_before)
+            return await really(blobs, not_before, *unlink)
 
         monkeypatch.setattr(house.records, "evict", evict)
         await nursery.start(house.eviction.run)
@@ -409,6 +414,29 @@ async def test_where_nothing_can_be_noted_some_bytes_go_before_their_rows(
         assert await house.here(*range(4)) == [1, 2, 3]
         assert house.space.used == house.content.used
         assert await house.records.due_trash(math.inf, 10) == []
+
+
+async def test_what_was_pushed_meanwhile_keeps_its_bytes_where_nothing_can_be_noted(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with storehouse(tmp_path) as house:
+        for n in range(4):
+            await house.store(n, eviction.ROWS, house.now - 10 + n)
+        house.content.others = TOTAL - house.content.used
+        really, database = house.records.evict, house.records._database
+        await host(database, "team/app")
+
+        async def evict(blobs: Sequence[Evictable], not_before: float, *unlink: Unlink) -> list[Evictable]:
+            if unlink:  # between the choice and the transaction
+                await database.write(lambda tx: tx.run(LINK, digest=blobs[0].digest))
+            elif house.content.capacity()[0] < eviction.ROWS:
+                raise StoreFull(28, "no room in the database")
+            return await really(blobs, not_before, *unlink)
+
+        monkeypatch.setattr(house.records, "evict", evict)
+        await nursery.start(house.eviction.run)
+        await house.fill("new", 100)
+        assert (await house.here(*range(4)))[0] == 0
 
 
 # Age.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,13 @@ from cacheproxy.store.errors import BlobDamaged, BlobMissing, StoreFull
 from cacheproxy.store.proofs import ADD_QUARANTINE, PAGE, Quarantined
 from cacheproxy.store.rows import BlobRow
 from tests.registry.world import TARGET, World, world
+from tests.store.hosting import host, rows
 
 BLOB = b"a layer"
 DIGEST = Digest.of(BLOB)
+LINK = """
+INSERT INTO link (repository, digest, size) SELECT id, :digest, 1 FROM repository WHERE name = 'team/app'
+"""
 WRONG = BlobDamaged("is another blob", "mismatch")
 
 
@@ -186,3 +191,25 @@ def test_the_newest_that_fit_are_kept() -> None:
     bytes_of, rows_of = passed(rows, 10.0)
     assert [one.generation for one in bytes_of] == [3]
     assert [one.generation for one in rows_of] == [1]
+
+
+def test_the_last_bytes_of_what_was_pushed_are_kept_and_take_nobodys_room() -> None:
+    pushed = [replace(item(generation, KEPT_BYTES, -KEPT), last=True) for generation in (3, 2)]
+    rows = [*pushed, item(1, KEPT_BYTES, 9.0)]
+    assert passed(rows, 10.0) == ([], [])
+
+
+async def test_damaged_bytes_that_were_pushed_stay_until_they_are_pushed_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as cache:
+        await damaged(cache, 1)
+        database = cache.proofs._database
+        await host(database, "team/app")
+        ((digest, generation),) = await rows(database, "SELECT digest, generation FROM quarantine")
+        await database.write(lambda tx: tx.run(LINK, digest=digest))
+        cache.pass_time(KEPT + 1)
+        await cache.quarantine.tidy()
+        assert [found.kept for found in await cache.quarantine.damage()] == [True]
+        location = place(Digest.parse(str(digest)), int(str(generation)) + 1)
+        await cache.records.record_blob(Digest.parse(str(digest)), 1, *location, cache.now)
+        await cache.quarantine.tidy()
+        assert await cache.quarantine.damage() == []

@@ -5,7 +5,8 @@ import pytest
 from cacheproxy.store.database import Database
 from cacheproxy.store.proofs import Proofs
 from cacheproxy.store.records import Records
-from cacheproxy.store.survey import BlobUse, Damaged, ImageUse, RepositoryUse, Survey, Use
+from cacheproxy.store.survey import HOSTED, BlobUse, Damaged, ImageUse, RepositoryUse, Survey, Use
+from tests.store.hosting import host
 from tests.store.images import CHILD, LAYER_BYTES, LAYER_DIGEST, REPOSITORY, image, record
 
 OTHER = "docker-hub/library/other"
@@ -36,6 +37,16 @@ async def test_shared_bytes_count_for_each_repository_and_once_in_all(
         1,
         size,
     )
+
+
+async def test_hosted_repositories_are_named_so(database: Database, records: Records, survey: Survey) -> None:
+    await record(records, image())
+    await host(database, "team/app")
+    use = await survey.use()
+    assert {one.repository: one.upstream for one in use.repositories} == {
+        REPOSITORY: "docker-hub",
+        "team/app": HOSTED,
+    }
 
 
 async def test_an_empty_store_has_nothing(survey: Survey) -> None:
