@@ -15,6 +15,8 @@ from cacheproxy.core.routing import Routes
 from cacheproxy.registry.accounts import Accounts
 from cacheproxy.registry.authority import Authority, Tickets
 from cacheproxy.registry.issued import hash_of
+from cacheproxy.store.claims import Claims
+from cacheproxy.store.database import Database
 from cacheproxy.upstream.registry import Registry
 
 Given = MutableMapping[Registry, Tickets]
@@ -39,6 +41,12 @@ def made(
             authority = Authority(registry, tickets, nursery)
             found[upstream.prefix] = Behalf(authority, routes, bind(is_ours, accounts), clock)
     return found
+
+
+def claims(config: Config, database: Database) -> Claims | None:
+    """None: of all upstreams our own rights say who may read them."""
+    private = [upstream.prefix for upstream in config.upstreams if upstream.by_caller]
+    return Claims(database, private) if private else None
 
 
 async def is_ours(accounts: Accounts, login: Login) -> bool:

@@ -134,6 +134,7 @@ class Doors(NamedTuple):
             origins,
             clock,
             stores.address,
+            behalf.claims(config, stores.database),
         )
         listings = Listings(records, stores.scratch, Flights(background), origins, clock)
         distribution = Distribution(manifests, blobs, listings, config.storage.objects.redirect)

@@ -14,7 +14,7 @@ from tests.faults.client import Heard, ask
 from tests.faults.host import NAME
 from tests.faults.house import House, Image, hosts
 from tests.origin import faults
-from tests.origin.content import sha256
+from tests.origin.content import OCI_MANIFEST, sha256
 from tests.test_hosting import basic
 
 UPSTREAM = """
@@ -213,6 +213,29 @@ async def test_what_is_cached_of_it_is_mounted_nowhere(tmp_path: Path) -> None:
             target = f"/v2/mine/app/blobs/uploads/?mount={image.layers[0]}{source}"
             heard = await ask(house.clients, target, "POST", {"Content-Length": "0", **basic("robot")})
             assert heard.status == 202, (source, heard)
+        house.drain()
+
+
+async def test_a_manifest_that_names_a_private_blob_does_not_get_it(tmp_path: Path) -> None:
+    """Whoever knows a digest can write it into a manifest, there or at another upstream."""
+    async with home(tmp_path) as (house, image):
+        alice = await bearer(house, ALICE)
+        await pull(house, image, alice)
+        await house.quiet()
+        layer = image.layers[0]
+        body = image.manifest
+        for repository in ("open/app", "library/evil"):
+            house.content.add_manifest(repository, body, OCI_MANIFEST, "stolen")
+            house.registry.origin.fault({"kind": "blob", "repo": repository}, faults.status(404))
+        bob = await bearer(house, BOB, "open/app")
+        assert (await at_home(house, "/v2/open/app/manifests/stolen", bob)).status == 200
+        assert (await house.ask("/v2/docker-hub/library/evil/manifests/stolen")).status == 200
+        for method in ("HEAD", "GET"):
+            assert (await at_home(house, f"/v2/open/app/blobs/{layer}", bob, method)).status == 404
+            assert (await house.ask(f"/v2/docker-hub/library/evil/blobs/{layer}", method)).status == 404
+        before = house.registry.origin.requests("blob")
+        assert (await at_home(house, f"/v2/team/app/blobs/{layer}", alice)).status == 200
+        assert house.registry.origin.requests("blob") == before, "what was proven once is not asked again"
         house.drain()
 
 

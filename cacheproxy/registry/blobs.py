@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial as bind
@@ -20,6 +21,7 @@ from cacheproxy.registry.quarantine import Quarantine
 from cacheproxy.registry.recency import Recency
 from cacheproxy.registry.standby import Standby, StoreFailure
 from cacheproxy.registry.transfer import Source
+from cacheproxy.store.claims import Claims
 from cacheproxy.store.content import Content
 from cacheproxy.store.errors import (
     BlobMissing,
@@ -45,6 +47,9 @@ class Located:
     outcome: str
 
 
+MOST_PROVEN = 65536
+"""Blobs that are remembered to be an upstream repository's by its own word: 10 MiB of memory at most."""
+
 Address = Callable[[str, int], Awaitable[str]]
 """Where clients may fetch the bytes at a location, of so many, themselves. Raises BlobMissing, OSError."""
 
@@ -62,7 +67,9 @@ class Blobs:
         origins: Mapping[str, Origin],
         clock: Callable[[], float],
         address: Address | None = None,
+        claims: Claims | None = None,
     ) -> None:
+        """`claims`: blobs that not everybody may read; None: there are none."""
         self._records = records
         self._content = content
         self._missing = missing
@@ -73,6 +80,9 @@ class Blobs:
         self._origins = origins
         self._clock = clock
         self._address = address
+        self._claims = claims
+        self._proven: OrderedDict[tuple[str, Digest], None] = OrderedDict()
+        """Repositories whose upstream said itself that they have such a blob."""
 
     async def locate(self, target: Target, digest: Digest) -> Located:
         """Find the blob in the repository; asks the upstream when no manifest that is here names it.
@@ -80,7 +90,7 @@ class Blobs:
         Starts no fill: this alone answers HEAD. Raises UpstreamError.
         """
         row = await self._records.blob(target.repository, digest)
-        if row is not None:
+        if row is not None and not await self._is_claim(target, digest):
             return Located(row.size, row, "hit")
         size, ours = await self._flights.share((target.repository, digest), bind(self._prove, target, digest))
         row = await self._records.blob(target.repository, digest)
@@ -133,6 +143,15 @@ class Blobs:
         view, _ = await self._fills.join(row.digest, size, source)
         return view
 
+    async def _is_claim(self, target: Target, digest: Digest) -> bool:
+        """Whether nothing but a manifest says that the repository has a blob that not everybody may read.
+
+        Who knows its digest can write a manifest that names it, here or elsewhere, and would get its bytes.
+        """
+        if self._claims is None or (target.repository, digest) in self._proven:
+            return False
+        return target.upstream in self._claims.upstreams or await self._claims.include(digest)
+
     async def _prove(self, target: Target, digest: Digest) -> int:
         """That this repository has it upstream; makes the link. Returns its size."""
         origin = self._origins[target.upstream]
@@ -143,6 +162,10 @@ class Blobs:
             if error.cause is Cause.MISSING:
                 await self._missing.remember("blob", target.repository, digest, origin.missing_for)
             raise
+        if self._claims is not None:
+            self._proven[target.repository, digest] = None
+            if len(self._proven) > MOST_PROVEN:
+                self._proven.popitem(last=False)
         try:
             await self._records.record_link(
                 *(target.repository, target.upstream, digest, size, self._clock()),
