@@ -143,12 +143,12 @@ class Doors(NamedTuple):
         hosted = hosting.hosted(config, stores, hosts.push, lasting.quarantine, lasting.ready, routes, clock)
         callers, tokens = hosting.entry(config, accounts, hosts, routes, clock)
         given = behalf.made(config, registries, lasting.given, accounts, routes, background, clock)
-        virtuals = Virtuals(distribution, hosted, callers, wiring.hidden_by(config.upstreams))
+        hidden, operators = wiring.hidden_by(config.upstreams), Operators()
         clients = Door(
             *(routes, callers, distribution, hosted, lasting.ready, lasting.via),
             tokens=tokens,
             behalf=given,
-            virtuals=virtuals,
+            virtuals=Virtuals(distribution, hosted, callers, hidden),
         )
         watch = Watch(
             registries.values(), fills, space, stores.content.capacity, clock, lasting.started, lasting.sweep
@@ -164,5 +164,9 @@ class Doors(NamedTuple):
             *(routes, lasting.ready, watch, inventory, purge, pins, prefetch, scrub, quarantine),
             *(hosts.collector, hosts.issued, {**keeping, **EventsDoor(lasting.sinks).handlers()}),
         )
-        registry = Door(routes, Operators(), distribution, hosted, lasting.ready, lasting.via, behalf=given)
+        registry = Door(
+            *(routes, operators, distribution, hosted, lasting.ready, lasting.via),
+            behalf=given,
+            virtuals=Virtuals(distribution, hosted, operators, hidden),
+        )
         return cls(clients, OperatorsDoor(commands, registry), prefetch, refetching(routes, prefetch))

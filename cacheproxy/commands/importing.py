@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import click
@@ -65,16 +66,17 @@ def imported(door: Door, source: str, to: str) -> str:
         parse_repository(to)
     with opened(source) as layout:
         index = parse_index(layout.index)
-        plan = Plan(_placed(index, to), tree_of(layout, index))
+        plan = Plan(_placed(door, index, to), tree_of(layout, index))
         _check(door, layout, index, plan)
         return _carry_out(door, layout, plan)
 
 
-def _placed(index: Index, to: str) -> dict[str, Wanted]:
+def _placed(door: Door, index: Index, to: str) -> dict[str, Wanted]:
     """What goes where. Raises LayoutInvalid."""
     repositories: defaultdict[str, Wanted] = defaultdict(Wanted)
+    destination = cache(partial(_destination, door))
     for root in index.roots:
-        name = placed(root, to)
+        name = destination(placed(root, to))
         wanted = repositories[name]
         wanted.roots[root.digest] = None
         if root.tag and wanted.tags.setdefault(root.tag, root.digest) != root.digest:
@@ -82,13 +84,17 @@ def _placed(index: Index, to: str) -> dict[str, Wanted]:
     return repositories
 
 
+def _destination(door: Door, name: str) -> str:
+    """The repository that a push by this name goes into. Raises LayoutInvalid."""
+    pushed = door.meaning(name).pushed
+    if pushed is None:
+        said = f"{name} is an upstream's, or of several places, and nothing is pushed there"
+        raise LayoutInvalid(f"{said}: name another place by --to")
+    return pushed
+
+
 def _check(door: Door, layout: Layout, index: Index, plan: Plan) -> None:
-    """Before anything is sent: that it can be pushed there, and is all here, or there."""
-    for name in plan.repositories:
-        if door.meaning(name).pushed is None:
-            raise LayoutInvalid(
-                f"{name} is an upstream's, and nothing is pushed there: name another place by --to"
-            )
+    """Before anything is sent: that all of it is here, or there."""
     missing: set[Digest] = set()
     for name, wanted in plan.repositories.items():
         for digest, blob in plan.tree.blobs_of(plan.tree.below(wanted.roots)).items():

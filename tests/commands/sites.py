@@ -33,6 +33,13 @@ min_free = "0%"
 registry = "reg.test"
 prefix = "up"
 url = "http://127.0.0.1:9"
+[[virtual]]
+prefix = "all"
+members = ["team", "up"]
+push = "team"
+[[virtual]]
+prefix = "read"
+members = ["team", "up"]
 [[grant]]
 to = ["user:nobody"]
 allow = ["pull"]

@@ -91,7 +91,20 @@ async def test_a_cached_image_is_exported_with_what_has_to_be_fetched_for_it(fol
         assert await there.means("mirror/docker-hub/library/debian", "12") == image.digest
 
 
-@pytest.mark.parametrize("to", ["up", "up/x", "reg.test"])
+async def test_a_virtual_name_is_exported_and_imported_by_its_places(folder: Path) -> None:
+    registry = Memory()
+    digest = registry.image("team/app", BIG, tag="v1")
+    async with site(folder / "here") as here, site(folder / "there") as there:
+        await here.take(registry)
+        await here.says("export", "all/app:v1", folder / "x.tar")
+        await there.says("import", folder / "x.tar")
+        assert await there.lacks(registry) == []
+        export(registry, folder / "y.tar", "team/app:v1")
+        await there.says("import", folder / "y.tar", "--to", "all")
+        assert await there.means("team/team/app", "v1") == digest
+
+
+@pytest.mark.parametrize("to", ["up", "up/x", "reg.test", "read"])
 async def test_nothing_is_imported_into_what_is_an_upstreams(folder: Path, to: str) -> None:
     export(images(), folder / "x.tar", "team/app:v1")
     async with site(folder / "there") as there:
