@@ -223,10 +223,10 @@ class Pushing:
 
         def record(tx: Tx) -> str | None:
             fresh = self._fresh(event, tx)
+            _end(tx, session, now)  # first of all, as whoever deletes the repository does
             superseded = store_blob(digest, size, location, generation, now, tx)
             if _link(repository, None, digest, now, keep_until, tx) is None:
                 raise AssertionError("a blob that was just stored is not there")
-            _end(tx, session, now)
             if fresh:
                 self._outbox.note(tx, event)
             return superseded

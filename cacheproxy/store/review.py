@@ -1,7 +1,7 @@
 """What may have lost its last reason to be here, noted by whoever took the reason away.
 
-Transactions that meet take their rows in one order: images of the review; then, blob by blob, the blob, its
-links, its row of the review.
+Transactions that meet take their rows in one order: uploads; images of the review; then, blob by blob, the
+blob, its links, its row of the review.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ from tests.store.conftest import opened_content as opened_content
 from tests.store.hosting import host
 
 TEAM, ALICE = "team/app", "user:alice"
+pytestmark = pytest.mark.parametrize("opened_content", ["disk", "seaweedfs"], indirect=True)
+
 CALLS = 30
 """More than an upload's end has."""
 

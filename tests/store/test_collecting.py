@@ -21,7 +21,7 @@ from cacheproxy.store.sqlite import SQLite
 from cacheproxy.store.taking import Pushed, Put
 from tests.store.hosting import rows
 from tests.store.images import CONFIG, IMAGE, LAYER, descriptor, index
-from tests.store.test_races_contract import INCOMPLETE, PLACES
+from tests.store.racing import INCOMPLETE, PLACES
 
 GRACE = 100.0
 STEPS = 150
