@@ -113,12 +113,14 @@ async def main(
             await recover(config.storage.database, stores.database, stores.content, lasting.quarantine)
         background.start_soon(lasting.hosted.run)
         await nothing_hidden(config, stores.database)
+        lasting.audit.enter(await lasting.audit.prepare(config.audit))
         accounts = await hosting.accounts(config, lasting.hosted)
         doors = Doors.of(config, lasting, await upstreams.open(config.upstreams), accounts)
         lasting.scrub.refetch = doors.refetch
         background.start_soon(lasting.scrub.run)
         clients, commands = Current(doors.clients), Current(doors.commands)
         requests = Requests(config.log, background)
+        background.start_soon(lasting.audit.run)
 
         async def apply(new: Config) -> None:
             nonlocal doors, config
@@ -128,7 +130,9 @@ async def main(
             await nothing_hidden(new, stores.database)
             accounts = await hosting.accounts(new, lasting.hosted)
             doors = Doors.of(new, lasting, await upstreams.open(new.upstreams), accounts, doors.prefetch)
+            record = await lasting.audit.prepare(new.audit)
             # From here on nothing waits: no request sees one half of it.
+            lasting.audit.enter(record)
             clients.door, commands.door = doors.clients, doors.commands
             limit(new, lasting, doors)
             logging.configure(new.log)

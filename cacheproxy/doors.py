@@ -18,7 +18,9 @@ from cacheproxy.api.events import EventsDoor
 from cacheproxy.api.operator import Operators, OperatorsDoor
 from cacheproxy.api.ready import ReadyAnswers
 from cacheproxy.api.virtual import Virtuals
+from cacheproxy.audit_log import AuditLog, commanded, recorded
 from cacheproxy.config import Config
+from cacheproxy.edge.message import Application
 from cacheproxy.registry.accounts import Accounts
 from cacheproxy.registry.blobs import Blobs, DiskShelf
 from cacheproxy.registry.condition import Watch
@@ -62,6 +64,7 @@ class Lasting:
     background: trio.Nursery
     via: str
     started: float
+    audit: AuditLog = field(default_factory=AuditLog)
     given: behalf.Given = field(default_factory=WeakKeyDictionary)
     sweep: Sweep = field(default_factory=Sweep)
 
@@ -105,7 +108,7 @@ class Doors(NamedTuple):
     """What one configuration makes of requests. Whoever came in by it stays with it."""
 
     clients: Door
-    commands: OperatorsDoor
+    commands: Application
     prefetch: Prefetch
     refetch: Refetch
 
@@ -141,7 +144,8 @@ class Doors(NamedTuple):
         routes = wiring.routes(config)
         hosts = lasting.hosted
         hosted = hosting.hosted(config, stores, hosts.push, lasting.quarantine, lasting.ready, routes, clock)
-        callers, tokens = hosting.entry(config, accounts, hosts, routes, clock)
+        entered, tokens = hosting.entry(config, accounts, hosts, routes, clock)
+        callers, tokens = recorded(entered, tokens, config.audit, lasting.audit)
         given = behalf.made(config, registries, lasting.given, accounts, routes, background, clock)
         hidden, operators = wiring.hidden_by(config.upstreams), Operators()
         clients = Door(
@@ -169,4 +173,5 @@ class Doors(NamedTuple):
             behalf=given,
             virtuals=Virtuals(distribution, hosted, operators, hidden),
         )
-        return cls(clients, OperatorsDoor(commands, registry), prefetch, refetching(routes, prefetch))
+        socket = commanded(OperatorsDoor(commands, registry), config.audit, lasting.audit)
+        return cls(clients, socket, prefetch, refetching(routes, prefetch))

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from cacheproxy.config import TABLES, load
+from cacheproxy.config.events import Audit, Webhook
 from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.messages import key_names, tables_in
 from cacheproxy.config.sections import Access, Cache, Log, Server, Storage, Traces, Upstream
@@ -17,7 +18,10 @@ from cacheproxy.config.virtual import Virtual
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config" / "cacheproxy.toml"
 
-MODELS = (Server, Log, Traces, Storage, Cache, Upstream, Access, Account, Grant, Template, Virtual)
+MODELS = (
+    *(Server, Log, Audit, Traces, Storage, Cache, Upstream, Access),
+    *(Account, Grant, Template, Virtual, Webhook),
+)
 
 
 def uncommented() -> str:
@@ -34,6 +38,7 @@ def test_the_example_file_is_the_default() -> None:
     example, default = load(EXAMPLE, {}), load(None, {})
     assert example.server == default.server
     assert example.log == default.log
+    assert example.audit == default.audit
     assert example.traces == default.traces
     assert example.storage == default.storage
     assert example.cache == default.cache
@@ -102,7 +107,7 @@ UNIT = ROOT / "systemd" / "cacheproxy.service"
 def test_the_unit_hands_over_what_the_daemon_asks_for() -> None:
     settings = dict(re.findall(r"(?m)^([A-Z]\w+)=(.*)$", UNIT.read_text()))
     assert settings["Type"] == "notify"
-    assert settings["StateDirectory"] == "cacheproxy"
+    assert settings["StateDirectory"] == settings["LogsDirectory"] == "cacheproxy"
     assert settings["ExecStart"].endswith("cacheproxy serve --config /etc/cacheproxy/cacheproxy.toml")
 
 

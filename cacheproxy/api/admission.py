@@ -22,6 +22,10 @@ class Admission(Protocol):
         """Raises OCIError 401 for credentials that prove nothing."""
         ...
 
+    def admits(self, request: Request, caller: Caller, right: Right, repository: str) -> bool:
+        """Whether the caller has the right there: a decision, not a question."""
+        ...
+
     def refusal(
         self, request: Request, caller: Caller, right: Right | None, repository: str | None
     ) -> OCIError: ...

@@ -61,6 +61,18 @@ class Caller:
         """Whether it may do anything at all: the answer to a ping."""
         return self._access.anything(self._mask) or self._rules.anything(self.principal, self._unbound)
 
+    def because(self, right: Right, repository: str) -> str:
+        """Which rule says that it may, or why none does: for people, and worked out anew."""
+        if right in READING and self._access.may_pull(self._mask, repository):
+            return "access.anonymous_pull"
+        said = self._rules.matching(self.principal, repository, self._unbound)
+        rules = sorted((rule for rule in said if right in rule.rights), key=lambda rule: not rule.deny)
+        if not rules:
+            return "no rule gives it"
+        if not rules[0].deny and not self.may(right, repository):
+            return "the token is not for it"
+        return rules[0].source or "a rule"
+
     def _rights(self, repository: str) -> frozenset[Right]:
         rights = self._rules.rights(self.principal, repository, self._unbound)
         if self._scope is not None:

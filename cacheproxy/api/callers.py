@@ -157,6 +157,9 @@ class Callers:
         network, anonymous = self._of_network(peer)
         return anonymous if principal is None else self._caller(principal, network)
 
+    def admits(self, request: Request, caller: Caller, right: Right, repository: str) -> bool:
+        return caller.may(right, repository)
+
     def refusal(
         self, request: Request, caller: Caller, right: Right | None, repository: str | None
     ) -> OCIError:

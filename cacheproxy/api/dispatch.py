@@ -284,7 +284,7 @@ class Door:
     def _admitted(
         self, request: Request, caller: Caller, need: Right, repository: str, shown: str | None = None
     ) -> str:
-        if not caller.may(need, repository):
+        if not self._callers.admits(request, caller, need, repository):
             raise self._callers.refusal(request, caller, need, shown or repository)
         return repository
 

@@ -35,6 +35,9 @@ class Operators:
     async def identify(self, request: Request) -> Caller:
         return self._caller
 
+    def admits(self, request: Request, caller: Caller, right: Right, repository: str) -> bool:
+        return caller.may(right, repository)
+
     def refusal(
         self, request: Request, caller: Caller, right: Right | None, repository: str | None
     ) -> OCIError:

@@ -190,7 +190,7 @@ class Virtuals:
 
     def _admit(self, virtual: Virtual, place: Place, request: Request, caller: Caller) -> None:
         repository = place.repository if isinstance(place, Target) else place
-        if not caller.may(Right.PULL, repository):
+        if not self._callers.admits(request, caller, Right.PULL, repository):
             raise self._callers.refusal(request, caller, Right.PULL, virtual.name)
 
     def _moves_on(self, error: OCIError | UpstreamError) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from cacheproxy.config.checks import Declared, conflicts, doubles
-from cacheproxy.config.events import Webhook
+from cacheproxy.config.events import Audit, Webhook
 from cacheproxy.config.files import ConfigError, Document, read
 from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.messages import message, unknown_key
@@ -41,6 +41,7 @@ from cacheproxy.config.virtual import Virtual, virtual_conflicts
 __all__ = [
     "Access",
     "Account",
+    "Audit",
     "BucketURL",
     "Cache",
     "ClientCertificate",
@@ -66,7 +67,7 @@ __all__ = [
 S = TypeVar("S", bound=Section)
 
 TABLES = (
-    *("server", "log", "traces", "storage", "cache", "upstream", "access"),
+    *("server", "log", "audit", "traces", "storage", "cache", "upstream", "access"),
     *("account", "grant", "template", "virtual", "webhook"),
 )
 
@@ -93,6 +94,7 @@ class Config:
     virtuals: tuple[Virtual, ...] = ()
 
     webhooks: tuple[Webhook, ...] = ()
+    audit: Audit = field(default_factory=Audit)
 
     @property
     def admin_socket(self) -> Path:
@@ -107,6 +109,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         document.problem((name,), unknown_key(name, ["include", *TABLES]))
     server = _section(document, "server", Server, around)
     log = _section(document, "log", Log, around)
+    audit = _section(document, "audit", Audit, around)
     traces = _section(document, "traces", Traces, around)
     storage = _section(document, "storage", Storage, around)
     cache = _section(document, "cache", Cache, around)
@@ -131,6 +134,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     # A section that failed has left a problem.
     assert server is not None
     assert log is not None
+    assert audit is not None
     assert traces is not None
     assert storage is not None
     assert cache is not None
@@ -151,6 +155,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         tuple(str(document.place(("grant", number))) for number, _ in grants),
         tuple(virtual for _, virtual in virtuals),
         tuple(webhook for _, webhook in webhooks),
+        audit,
     )
 
 

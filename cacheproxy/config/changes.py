@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LIVE: tuple[Key, ...] = (
     *(("server", "external_url"), ("server", "trusted_proxies"), ("server", "tls")),
     ("storage", "objects", "redirect"),
-    *(("log",), ("cache",), ("access",), ("upstream",), ("account",), ("grant",), ("template",)),
+    *(("log",), ("audit",), ("cache",), ("access",), ("upstream",), ("account",), ("grant",), ("template",)),
     *(("virtual",), ("webhook",)),
 )
 """What SIGHUP applies. All else is held by what was opened at the start."""

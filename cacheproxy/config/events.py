@@ -1,13 +1,14 @@
-"""What can be configured of those who are told what happens."""
+"""What can be configured of those who are told what happens, and of the record of decisions."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from cacheproxy.config.sections import Secret, Section
+from cacheproxy.config.sections import Secret, Section, written
 from cacheproxy.config.values import File, HookURL, Network, PatternList, ProxyURL
 from cacheproxy.core.envelopes import TOLD
 from cacheproxy.core.events import WORDS, Kind
@@ -15,6 +16,26 @@ from cacheproxy.core.patterns import Patterns
 
 EventWord = Literal["push", "delete", "cache", "repository", "blob"]
 """core.events.WORDS."""
+
+
+STDERR = "stderr"
+
+
+def _place(value: object) -> object:
+    if value in ("", STDERR):
+        return value
+    if isinstance(value, str) and value.startswith("/"):
+        return Path(value)
+    raise ValueError(
+        'is no place; write a path from the root on, as "/var/log/cacheproxy/audit.log", or "stderr"'
+    )
+
+
+class Audit(Section):
+    file: Annotated[Path | str, BeforeValidator(_place)] = written("")
+    """Where each decision of the doors is recorded; "": nowhere. Opened again at SIGHUP."""
+    pulls: bool = True
+    """Also those that let somebody read, most of all there are."""
 
 
 class Webhook(Section):

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from cacheproxy.config import values
+from cacheproxy.config.events import Audit
 from cacheproxy.config.hosting import Mutability, Template
 from cacheproxy.config.sections import STALE_CAUSES, Cache, Section, StaleIfError, Storage, Traces
 from cacheproxy.config.values import Amount
@@ -93,6 +94,7 @@ _FIELDS: dict[tuple[type[Section], str], Kind] = {
     (Cache, "parallel"): Kind(
         {"const": "never"}, lambda parallel: "never" if parallel is None else words(parallel), beside=True
     ),
+    (Audit, "file"): Kind(_text("/var/log/cacheproxy/audit.log", "stderr", pattern="^$|^/|^stderr$")),
     (Traces, "sample"): Kind(_text("1%", pattern=rf"{_NUMBER}%$"), share),
     (Template, "tag_mutability"): Kind(
         {

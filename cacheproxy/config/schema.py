@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
-from cacheproxy.config.events import Webhook
+from cacheproxy.config.events import Audit, Webhook
 from cacheproxy.config.hosting import Account, Grant, Template
 from cacheproxy.config.kinds import KINDS, Schema, words
 from cacheproxy.config.messages import key_names
@@ -25,6 +25,7 @@ from cacheproxy.config.virtual import Virtual
 TABLES: dict[str, type[Section]] = {
     "server": Server,
     "log": Log,
+    "audit": Audit,
     "traces": Traces,
     "storage": Storage,
     "cache": Cache,
