@@ -11,6 +11,7 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import partial as bind
 from types import MappingProxyType
 
 import structlog
@@ -146,7 +147,7 @@ async def main(
         remembered = hosting.Remembered(lasting.ready, lasting.hosted.grants)
         await background.start(stores.database.watch, remembered)
         background.start_soon(entrance.watch)
-        reload = Reload(config, apply)
+        reload = Reload(config, apply, bind(nothing_hidden, database=stores.database))
 
         def ready(status: str) -> None:
             systemd.ready(status)

@@ -89,10 +89,12 @@ group), StoreError and OSError before anything has changed.
 
 
 class Reload:
-    def __init__(self, config: Config, apply: Apply) -> None:
+    def __init__(self, config: Config, apply: Apply, look: Apply) -> None:
+        """`look` raises as `apply` does for what only a running daemon knows, and changes nothing."""
         self._config = config
         """What is in force."""
         self._apply = apply
+        self._look = look
 
     async def run(self, hangups: AsyncIterator[int], status: str) -> None:
         """Read the file again at each SIGHUP. `status` is what the service manager is told afterwards."""
@@ -115,7 +117,13 @@ class Reload:
         except ConfigError as error:
             return {**said, "problems": [str(problem) for problem in error.problems]}
         found = [{"text": str(change), "live": change.live} for change in changes(self._config, written)]
-        return {**said, "changes": found, **(await tried(feasible(self._config, written)))._asdict()}
+        config = feasible(self._config, written)
+        told = await tried(config)
+        try:
+            await self._look(config)
+        except (CannotStart, StoreError) as error:
+            told.problems.append(str(error))
+        return {**said, "changes": found, **told._asdict()}
 
     async def _reload(self) -> list[str]:
         """What is wrong; nothing: it is in force."""

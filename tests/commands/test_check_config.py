@@ -82,3 +82,14 @@ async def test_without_a_daemon_there_is_nothing_to_compare_with(tmp_path: Path)
     result = await check(tmp_path / "c.toml", "--running")
     assert result.exit_code == 1
     assert "no daemon answers at" in result.stderr
+
+
+async def test_what_would_hide_hosted_repositories_is_a_problem(folder: Path) -> None:
+    async with at_desk(folder) as desk:
+        await desk.says("repository", "create", "team/app")
+        file = desk.house.file
+        virtual = '[[virtual]]\nprefix = "team"\nmembers = ["platform"]\n'
+        file.write_text(file.read_text() + virtual)
+        result = await check(file, "--running")
+    assert result.exit_code == 1
+    assert "would hide what is hosted: team/app" in result.output
