@@ -34,6 +34,7 @@ class Grants:
         self._clock = clock
         self._wake = trio.Event()
         self._looking = trio.Lock()
+        self._wanted = False
         self.known: tuple[GrantRow, ...] = ()
         self.rules: tuple[Rule, ...] = ()
         self.era = 0
@@ -50,6 +51,7 @@ class Grants:
 
     async def look(self) -> None:
         """Read the rows. Raises StoreError."""
+        self._wanted = True
         async with self._looking:  # of two looks the later one is the last word
             rows = tuple(await self._rows.all())
             if rows != self.known:
@@ -57,12 +59,14 @@ class Grants:
                 self.changed()
 
     async def run(self) -> None:
-        """Look again and again."""
+        """Look again and again, once somebody did for the first time: without accounts nobody has to."""
         told = ""
         while True:
             with trio.move_on_after(LOOK_EVERY):
                 await self._wake.wait()
             self._wake = trio.Event()
+            if not self._wanted:
+                continue
             try:
                 await self.look()
                 told = ""

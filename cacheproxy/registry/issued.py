@@ -48,11 +48,11 @@ class Issued:
     async def run(self) -> None:
         """Forget accounts that are long over, again and again."""
         while True:
+            await trio.sleep(LOOK_EVERY)
             try:
                 await self._rows.forget(self._clock() - KEPT)
             except StoreError as error:
                 log.warning("expired accounts not looked through; again in an hour", error=str(error))
-            await trio.sleep(LOOK_EVERY)
 
     async def find(self, name: str) -> AccountRow | None:
         """The account; None: there is none (any more). Raises as Database.read."""

@@ -61,6 +61,7 @@ async def test_others_hear_of_it_at_their_next_look_or_when_told(
     here, there = grants_of(database), grants_of(database)
     standing = Standing([], there)
     async with trio.open_nursery() as nursery:
+        await there.look()
         nursery.start_soon(there.run)
         await trio.testing.wait_all_tasks_blocked()
         number = await here.add(["*"], ["pull"], ["**"])
@@ -96,6 +97,16 @@ async def test_while_rows_cannot_be_read_the_former_ones_hold(database: Database
         with trio.fail_after(2 * LOOK_EVERY):
             while grants.rules:
                 await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_where_nobody_ever_looked_nothing_is_read(database: Database, clock: MockClock) -> None:
+    grants = grants_of(database)
+    await grants._rows.add(GrantRow(0, ("*",), ("pull",), False, ("**",), (), 1.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(grants.run)
+        await trio.sleep(3 * LOOK_EVERY)
+        assert grants.rules == ()
         nursery.cancel_scope.cancel()
 
 
