@@ -41,7 +41,7 @@ class Ask:
     url: httpx.URL
     headers: Sequence[tuple[str, str]]
     kind: str
-    """manifest, blob, tags, referrers, token."""
+    """manifest, blob, tags, referrers, token, keys."""
     lane: Lane
     content: bytes = b""
 
