@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
+import httpx
 import pytest
 import trio
 
-from tests.faults.client import Heard, ask
+from cacheproxy import behalf, wiring
+from cacheproxy.config import load
+from cacheproxy.registry.accounts import Accounts
+from cacheproxy.registry.authority import Tickets
+from cacheproxy.upstream.registry import Registry
+from tests.faults.client import Heard, ask, asking
 from tests.faults.host import NAME
 from tests.faults.house import House, Image, hosts
 from tests.origin import faults
 from tests.origin.content import OCI_MANIFEST, sha256
 from tests.test_hosting import basic
+from tests.upstream.stage import scripted
 
 UPSTREAM = """
 [[upstream]]
@@ -157,6 +166,56 @@ async def test_a_login_alone_is_proven_too(tmp_path: Path) -> None:
         assert (await at_home(house, "/v2/team/app/tags/list", who)).status == 401
         assert (await token(house, basic("alice", "wrong"))).status == 401
         house.drain()
+
+
+async def test_a_form_is_as_good(tmp_path: Path) -> None:
+    """As containerd asks first."""
+    async with home(tmp_path) as (house, image):
+        form = (
+            "grant_type=password&service=corp.cache&scope=repository:team/app:pull&username=alice&password="
+        )
+        for password, status in (("upstream", 200), ("wrong", 401)):
+            body = (form + password).encode()
+            kind = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body))}
+            headers = {"Host": "corp.cache", **kind}
+            async with asking(house.clients, "/token", "POST", headers) as request:
+                await request._stream.send_all(body)
+                assert (await request.head()).status == status
+                told = await request.rest()
+            if status == 200:
+                await pull(house, image, {"Authorization": f"Bearer {json.loads(told)['token']}"})
+        house.drain()
+
+
+async def test_a_refresh_token_and_too_many_repositories_are_refused(tmp_path: Path) -> None:
+    async with home(tmp_path) as (house, _):
+        assert (await token(house, ALICE, *(f"team/{n}" for n in range(17)))).status == 400
+        body = b"grant_type=refresh_token&refresh_token=x"
+        headers = {"Host": "corp.cache", "Content-Length": str(len(body))}
+        async with asking(house.clients, "/token", "POST", headers) as request:
+            await request._stream.send_all(body)
+            assert (await request.head()).status == 401
+        assert house.asked("token") == 0
+        house.drain()
+
+
+async def test_what_callers_were_given_outlasts_a_reload(tmp_path: Path) -> None:
+    """As long as the upstream's client does: with the same settings."""
+    file = tmp_path / "cacheproxy.toml"
+    file.write_text(UPSTREAM.format(url="https://registry.example", tokens="a.example"))
+    configured, given = load(file), WeakKeyDictionary[Registry, Tickets]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200)
+
+    async with scripted(answer, by_caller=True) as registry, trio.open_nursery() as nursery:
+        routes = wiring.routes(configured)
+        before, after = (
+            behalf.made(configured, {"corp": registry}, given, Accounts(()), routes, nursery, time.time)
+            for _ in range(2)
+        )
+        text, ticket = await before["corp"]._authority.ticket(None, ["team/app"], None)
+        assert after["corp"]._authority.find(text) is ticket
 
 
 async def test_one_download_serves_all_who_may_have_it(tmp_path: Path) -> None:
