@@ -21,6 +21,7 @@ from cacheproxy.edge.message import Peer, Request
 from tests.commands.desk import Desk
 from tests.faults.house import House, hosts
 from tests.test_hosting import Client, basic
+from tests.test_reload import running
 
 SETTINGS = """
 [[account]]
@@ -148,7 +149,7 @@ async def test_what_is_decided_in_a_daemon_is_on_record(tmp_path: Path) -> None:
         for _ in range(2):
             assert (await client.ask("GET", image.manifest_path(), who={})).status == 200
         await Desk(house).says("account", "add", "robot")
-        text = await lines(tmp_path, 8)
+        text = await lines(tmp_path, 9)
     told = [(line["actor"], line["what"], line["repository"], line["allowed"]) for line in text]
     pull = ("anonymous", "pull", f"docker-hub/{image.repository}", True)
     assert [each for each in told if each[2] != "nowhere.test/a"] == [
@@ -182,3 +183,24 @@ async def test_pulls_may_be_left_out_but_not_those_that_are_refused(tmp_path: Pa
     assert [(line["what"], line["repository"], line["allowed"]) for line in text] == [
         ("push", "team/fixed", False)
     ]
+
+
+async def test_a_reload_opens_the_file_again_or_another_one_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f'audit.file = "{tmp_path}/audit.log"'
+    async with running(tmp_path, monkeypatch, more=key) as house:
+        assert (await house.ask()).status == 200
+        assert len(await lines(tmp_path, 1)) == 1
+        (tmp_path / "audit.log").rename(tmp_path / "audit.1")
+        await house.reload()
+        assert (await house.ask()).status == 200
+        assert [line["what"] for line in await lines(tmp_path, 1)] == ["pull"]
+        house.write("one.test", more=f'audit.file = "{tmp_path}/none/audit.log"')
+        await house.reload()  # which is refused: that from before stays
+        assert (await house.ask()).status == 200
+        assert len(await lines(tmp_path, 2)) == 2
+        house.write("one.test")
+        await house.reload()
+        assert (await house.ask()).status == 200
+    assert len((tmp_path / "audit.log").read_text().splitlines()) == 2
