@@ -94,5 +94,6 @@ def _line(image: Any) -> str:
         return f"failed  {image['reference']}  {image['error']}"
     said = f"{size(image['held'])} of {size(image['size'])} in {plural(image['blobs'], 'blob')}"
     if image["uncached"]:
-        said += f"; no room for {plural(image['uncached'], 'blob')}"
+        blobs, trouble = plural(image["uncached"], "blob"), image["trouble"]
+        said += f"; {blobs} not kept: {trouble}" if trouble else f"; no room for {blobs}"
     return f"{image['state']:7} {image['reference']}  {said}"

@@ -95,6 +95,11 @@ def orphans(there: Iterable[Stored], named: Collection[str], before: float) -> I
             yield Finding("I8", said, found.location, SWEPT, "remove")
 
 
+def stray(place: str, size: int) -> Finding:
+    """What is left of an upload, or of what was set aside, and no row names."""
+    return Finding("I7", f"{size} bytes that no row names", place, "--repair removes it", "remove")
+
+
 def overdue(arriving: Iterable[tuple[str, float]], before: float) -> Iterator[Finding]:
     """Unfinished downloads, by name and the time of their last byte."""
     for name, touched in arriving:

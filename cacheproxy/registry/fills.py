@@ -77,6 +77,8 @@ class Fills:
         self._disk = trio.CapacityLimiter(DISK_THREADS)
         self._liars: dict[Digest, set[Endpoint]] = {}
         """Who had a part in bytes that were not the digest's: the next fill asks the others first."""
+        self._unkept: dict[Digest, str] = {}
+        """What was wrong with the disk, where it did not take a blob; want of room is nothing wrong."""
 
     async def join(self, digest: Digest, size: int, source: Source) -> tuple[BlobView, str]:
         """A view of a blob that is not stored, and the outcome: coalesced, miss, or bypass (uncached)."""
@@ -85,6 +87,7 @@ class Fills:
                 room = await self._room.reserve(digest, size)
             except OSError as error:  # the disk cannot even say what is free
                 log.warning("blob passes the store by", digest=digest, error=str(error))
+                self._note(digest, str(error))
                 return self.around(digest, size, source, "disk"), "bypass"
             if not room:
                 return self.around(digest, size, source, "budget"), "bypass"
@@ -119,10 +122,19 @@ class Fills:
         metrics.UNCACHED.labels(reason).inc()
         return Uncached(digest, size, Route(source, self._liars.get(digest, ())), self._nursery)
 
-    async def ended(self, digest: Digest) -> None:
-        """Wait until no fill runs for it: a blob is kept a moment after its readers have all of it."""
+    async def ended(self, digest: Digest) -> str:
+        """Wait until no fill runs for it: a blob is kept a moment after its readers have all of it.
+
+        Says what was wrong with the disk when it was not kept for that; "" where there was no room, too.
+        """
         if (fill := self._running.get(digest)) is not None:
             await fill.gone.wait()
+        return self._unkept.pop(digest, "")
+
+    def _note(self, digest: Digest, trouble: str) -> None:
+        while len(self._unkept) >= LIARS_KEPT:
+            del self._unkept[next(iter(self._unkept))]
+        self._unkept[digest] = trouble
 
     def __iter__(self) -> Iterator[Fill]:
         return iter(list(self._running.values()))
@@ -159,6 +171,8 @@ class Fills:
                 self._distrust(fill)
             if fill.starved:
                 self._room.ran_out(fill.size)
+            elif fill.result == "uncached":
+                self._note(fill.digest, str(fill.failure))
 
     async def _commit(self, partial: Partial) -> None:
         with trace.step("store commit"):

@@ -67,7 +67,9 @@ class Progress:
     """Bytes of all of them."""
     held: int = 0
     uncached: int = 0
-    """Blobs that there was no room for."""
+    """Blobs that were not kept: for want of room, or for `trouble`."""
+    trouble: str = ""
+    """What is wrong with the disk."""
     error: str = ""
 
 
@@ -125,7 +127,7 @@ class Prefetch:
         """Bring one blob, in line with those of the jobs. Why not, or ""."""
         progress = Progress(target.repository)
         reason = await _failure(bind(self._blob, target, digest, progress))
-        return reason or ("there was no room for it" if progress.uncached else "")
+        return reason or progress.trouble or ("there was no room for it" if progress.uncached else "")
 
     def _forget_one(self) -> None:
         if len(self._jobs) < JOBS:
@@ -173,12 +175,13 @@ class Prefetch:
                 cached = outcome == "hit" or (outcome != "bypass" and await _arrived(view, progress))
             finally:
                 view.close()
-            await self._fills.ended(digest)
+            trouble = await self._fills.ended(digest)
         if cached:
             progress.here += 1
             progress.held += view.size if outcome == "hit" else 0
         else:
             progress.uncached += 1
+            progress.trouble = trouble or progress.trouble
 
 
 async def _arrived(view: BlobView, progress: Progress) -> bool:

@@ -18,7 +18,7 @@ from cacheproxy.core import invariants
 from cacheproxy.core.digest import Digest
 from cacheproxy.core.invariants import RESTORE, Finding, ImageRow, Remedy, StoredRow
 from cacheproxy.store.database import Row, Tx
-from cacheproxy.store.listing import SHARDS, Listing
+from cacheproxy.store.listing import SHARDS, Listing, known_as
 from cacheproxy.store.partial import KEPT
 
 T = TypeVar("T")
@@ -173,6 +173,13 @@ TRASHED = """
 SELECT path FROM trash WHERE path = :path UNION SELECT location FROM quarantine WHERE location = :path
 """
 
+BESIDE = """
+SELECT 1 FROM upload WHERE id = :name
+UNION SELECT 1 FROM chunk WHERE place = :name
+UNION SELECT 1 FROM quarantine WHERE location = :name
+UNION SELECT 1 FROM trash WHERE path = :name
+"""
+
 BODIES = "SELECT digest, body FROM manifest WHERE digest > :after ORDER BY digest LIMIT :n"
 IMAGES = """
 SELECT repository.name, image.digest, image.media_type, image.artifact_type, image.size, image.subject
@@ -236,7 +243,7 @@ class Audit:
             return
         for finding in invariants.overdue(await _blocking(self.arriving), self.before - KEPT):
             yield finding
-        for part in (self._rules, self._manifests, self._blobs):
+        for part in (self._rules, self._manifests, self._blobs, self._beside):
             async for finding in part():
                 yield finding
 
@@ -263,6 +270,14 @@ class Audit:
             async for finding in self._shard(shard, count):
                 yield finding
         self.progress(1.0)
+
+    async def _beside(self) -> AsyncIterator[Finding]:
+        """What is neither a blob nor a row's: of uploads, and of what was set aside."""
+        for found in await _blocking(lambda: list(self.listing.beside())):
+            name = known_as(found.place)
+            if found.written < self.before and not await self.rows.scan(bind(_all, BESIDE, {"name": name})):
+                self.seen.files += 1
+                yield invariants.stray(found.place, found.size)
 
     async def _shard(self, shard: str, count: int) -> AsyncIterator[Finding]:
         prefix = shard.replace("/", ":")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cacheproxy.core.invariants import Stored
 from cacheproxy.store import disk
 from cacheproxy.store.durable import remove
 from cacheproxy.store.partial import DATA
+from cacheproxy.store.uploads import FOLDER
 
 if TYPE_CHECKING:
     from cacheproxy.store.bucket import Bucket
@@ -39,6 +41,31 @@ def arriving(folder: Path) -> list[tuple[str, float]]:
     return found
 
 
+class Beside(NamedTuple):
+    """A file or object that is no blob."""
+
+    place: str
+    size: int
+    written: float
+    """Seconds since the epoch."""
+
+
+_SESSION = re.compile(rf"{FOLDER}/([0-9a-f]{{32}})")
+_CHUNK = re.compile(rf"{FOLDER}/[0-9a-f]{{32}}/[0-9]{{20}}\.[0-9a-f]{{16}}")
+_ASIDE = re.compile(rf"{disk.QUARANTINE}/([a-z0-9]+)-([0-9a-f]{{2}})([0-9a-f]+\.[0-9]+)")
+
+
+def known_as(place: str) -> str | None:
+    """How a row would name what is at this place beside the blobs: an upload's session, a chunk's key, or
+    where the bytes were before they were set aside. None: it is nobody's of ours."""
+    if (session := _SESSION.fullmatch(place)) is not None:
+        return session[1]
+    if _CHUNK.fullmatch(place) is not None:
+        return place
+    aside = _ASIDE.fullmatch(place)
+    return None if aside is None else f"blobs/{aside[1]}/{aside[2]}/{aside[2]}{aside[3]}"
+
+
 class Listing(Protocol):
     """All methods block."""
 
@@ -47,6 +74,10 @@ class Listing(Protocol):
 
     def stored(self, shard: str) -> Iterator[Stored]:
         """What there is of one of SHARDS, or with "", of all. Raises OSError."""
+        ...
+
+    def beside(self) -> Iterator[Beside]:
+        """What is kept beside the blobs: what is being sent, and what was set aside. Raises OSError."""
         ...
 
     def confirm(self) -> None:
@@ -75,6 +106,16 @@ class Folder:
                 for entry in entries:
                     yield from _stored(entry, f"blobs/{one}/{entry.name}")
 
+    def beside(self) -> Iterator[Beside]:
+        for folder in (FOLDER, disk.QUARANTINE):
+            with suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+                for entry in entries:
+                    place = f"{folder}/{entry.name}"
+                    with suppress(FileNotFoundError):  # it ended meanwhile
+                        state = entry.stat(follow_symlinks=False)
+                        if known_as(place) is not None and stat.S_ISREG(state.st_mode):
+                            yield Beside(place, state.st_size, state.st_mtime)
+
     def confirm(self) -> None:
         folder = self._root / "blobs"
         if not folder.is_dir():
@@ -91,7 +132,8 @@ class Folder:
                 yield chunk
 
     def remove(self, location: str) -> bool:
-        return disk.digest_at(location) is not None and remove(self._root / location)
+        ours = disk.digest_at(location) is not None or known_as(location) is not None
+        return ours and remove(self._root / location)
 
 
 def _stored(entry: os.DirEntry[str], location: str) -> Iterator[Stored]:
@@ -117,6 +159,12 @@ class Objects:
             if digest is not None:
                 yield Stored(digest, key, size, written)
 
+    def beside(self) -> Iterator[Beside]:
+        """What was set aside has kept its place."""
+        for key, size, written in self._bucket.list(FOLDER):
+            if known_as(key) is not None:
+                yield Beside(key, size, written)
+
     def confirm(self) -> None:
         """A bucket that is not there has no list either."""
 
@@ -128,7 +176,8 @@ class Objects:
             yield piece.data
 
     def remove(self, location: str) -> bool:
-        if disk.digest_at(location) is None or self._bucket.size(location) is None:
+        ours = disk.digest_at(location) is not None or known_as(location) is not None
+        if not ours or self._bucket.size(location) is None:
             return False
         self._bucket.delete(location)
         return True

@@ -193,7 +193,7 @@ class Proofs:
     async def kept(self, before: float) -> list[Quarantined]:
         """All whose bytes are kept, and all that were noticed before that, the last first."""
         rows = await self._database.scan(lambda tx: tx.all(KEPT, before=before))
-        return [Quarantined(*row[:-1], last=bool(row[-1])) for row in rows]
+        return [Quarantined(*row) for row in rows]
 
     async def let_go(
         self, bytes_of: Sequence[Quarantined], rows_of: Sequence[Quarantined], now: float

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 import trio
 
 from cacheproxy.commands.daemon import Daemon, Refused
+from cacheproxy.store.disk import DiskContent
 from tests.commands.desk import at_desk
 
 BIG = bytes(range(256)) * 8192
@@ -68,6 +70,20 @@ async def test_what_there_is_no_room_for_is_said(folder: Path) -> None:
         result = await desk.run("prefetch", "a", *PLATFORM)
     assert result.exit_code == 1
     assert "no room for 1 blob" in result.stdout
+
+
+async def test_a_disk_that_takes_nothing_is_not_said_to_be_full(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    async with at_desk(folder) as desk:
+        desk.house.image("library/a", BIG)
+        monkeypatch.setattr(DiskContent, "partial", read_only)
+        result = await desk.run("prefetch", "a", *PLATFORM)
+    assert result.exit_code == 1
+    assert "2 blobs not kept: [Errno 30] Read-only file system" in result.stdout
 
 
 async def test_a_job_that_nobody_knows_is_refused(folder: Path) -> None:

@@ -22,10 +22,12 @@ from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database, Tx
 from cacheproxy.store.disk import DiskContent
 from cacheproxy.store.hosted import Hosted
-from cacheproxy.store.listing import Folder, Listing, Objects
+from cacheproxy.store.listing import Beside, Folder, Listing, Objects
 from cacheproxy.store.objects import ObjectContent
+from cacheproxy.store.proofs import ADD_QUARANTINE
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
+from cacheproxy.store.sessions import Chunk
 from cacheproxy.store.sqlite import SQLite
 from cacheproxy.store.taking import Pushed, Put
 from tests.store.hosting import host
@@ -290,6 +292,42 @@ async def test_bytes_without_a_row_are_found_once_they_are_old(shop: Shop) -> No
     assert await shop.findings() == [("I8", path, "remove")]
 
 
+SESSION = "a" * 32
+
+
+async def beside(shop: Shop) -> list[str]:
+    """Leave what kills leave: of an upload, and of what was set aside. The places."""
+    if isinstance(shop.content, ObjectContent):
+        places = [f"uploads/{SESSION}/{0:020}.{'b' * 16}"]
+    else:
+        places = [f"uploads/{SESSION}", f"quarantine/sha256-{LAYER_DIGEST.hex}.7"]
+    for where in places:
+        put(shop.content, where, b"left")
+    return places
+
+
+async def test_what_is_left_beside_the_blobs_is_found_once_it_is_old(shop: Shop) -> None:
+    places = await beside(shop)
+    assert await shop.findings(before=0) == []
+    assert await shop.findings() == [("I7", where, "remove") for where in places]
+    listing = listing_of(shop.content)
+    assert [listing.remove(where) for where in places] == [True] * len(places)
+    assert await shop.findings() == []
+
+
+async def test_what_rows_know_beside_the_blobs_is_no_finding(shop: Shop, database: Database) -> None:
+    places = await beside(shop)
+    await host(database, "team/app")
+    pushing = Pushing(database)
+    await pushing.begin("team/app", SESSION, "user:alice", "sha256", 1e12, 9)
+    await pushing.add(SESSION, Chunk(places[0], 0, 4), 1e12, 9)
+    if len(places) > 1:
+        location = f"blobs/sha256/{LAYER_DIGEST.hex[:2]}/{LAYER_DIGEST.hex}.7"
+        named = {"size": 4, "found": "mismatch", "reason": "", "now": NOW, "location": location}
+        await run(database, ADD_QUARANTINE, digest=LAYER_DIGEST, generation=7, **named)
+    assert await shop.findings() == []
+
+
 async def test_bytes_in_the_trash_are_the_trashs(shop: Shop) -> None:
     evicted = await shop.records.evict(await shop.records.evictable(2), 2e12)
     assert len(evicted) == 2
@@ -358,6 +396,9 @@ class Meanwhile:
     def stored(self, shard: str) -> Iterator[Stored]:
         yield from self.real.stored(shard)
         self.happens()
+
+    def beside(self) -> Iterator[Beside]:
+        return self.real.beside()
 
     def confirm(self) -> None:
         self.real.confirm()
