@@ -31,6 +31,10 @@ FOLDER = "uploads"
 STATES_KEPT = 1024
 """Uploads whose hash so far is remembered between two requests. A hash is a kilobyte."""
 READ_BACK = 1 << 20
+WRITTEN_BACK = 256 << 10
+"""Bytes of one write for which the disk is to begin at once, while more come in: then the sync before the
+answer has little left to do.
+"""
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -63,11 +67,14 @@ class UploadFile:
         except OSError:
             os.ftruncate(self._fd, self.size)
             raise
+        size = sum(map(len, chunks))
+        if size >= WRITTEN_BACK:
+            _begin_to_write_back(self._fd, self.size, size)
         if self._hashed.size == self.size:
             for chunk in chunks:
                 self._hashed.state.update(chunk)
-            self._hashed = self._hashed._replace(size=self.size + sum(map(len, chunks)))
-        self.size += sum(map(len, chunks))
+            self._hashed = self._hashed._replace(size=self.size + size)
+        self.size += size
 
     def cut(self, size: int) -> None:
         """Take back what is behind `size` bytes."""
@@ -258,3 +265,9 @@ def _open(path: Path) -> int:
 def fresh(algorithm: str) -> Hashed:
     """Over nothing yet."""
     return Hashed(algorithm, 0, hashlib.new(algorithm))
+
+
+def _begin_to_write_back(fd: int, offset: int, size: int) -> None:
+    """Linux begins with what is dirty there, and drops from memory only what is clean: not these pages."""
+    with suppress(OSError):  # it is advice
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)

@@ -207,3 +207,26 @@ def test_hashes_of_old_sessions_are_forgotten(files: UploadFiles, monkeypatch: p
     files.begin(OTHER)
     files.open(OTHER, "sha256").close()
     assert digest(files) == Digest.of(b"hello")
+
+
+def test_the_disk_begins_with_large_writes_at_once(
+    files: UploadFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *rest: begun.append(rest))
+    large = bytes(uploads.WRITTEN_BACK)
+    sent(files, b"small")
+    sent(files, large[:1], large[1:])
+    assert begun == [(5, len(large), os.POSIX_FADV_DONTNEED)]
+
+
+def test_advice_that_a_file_system_does_not_take_fails_nothing(
+    files: UploadFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "no")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    large = bytes(uploads.WRITTEN_BACK)
+    sent(files, large)
+    assert digest(files) == Digest.of(large)
