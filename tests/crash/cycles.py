@@ -22,9 +22,9 @@ import trio
 from tests.crash.daemons import CONFIG, Daemon, Nest, fsck, nest, served
 from tests.crash.ledger import Ledger
 from tests.crash.load import Load
-from tests.crash.remains import Found, look
+from tests.crash.places import Place
+from tests.crash.remains import Found
 from tests.crash.world import MIB, PINNED, TAGS, World, manifests
-from tests.faults.remains import rows_of
 from tests.origin import Origin
 
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -38,13 +38,16 @@ EARLIEST, LATEST = 0.005, 2.0
 RATES = (2 * MIB, 8 * MIB, 64 * MIB)
 """Bytes a second of one transfer from the upstream, one of them a cycle."""
 
+ANSWERS = {"manifests", "blobs"}
+"""What a run has to have heard, to prove anything."""
+MORE = 10
+"""Crashes at most that a short run has more, until it has."""
+
 SAMPLE = 24
 """Images and blobs that are asked for after each crash; the rows and files of all are looked at."""
 
 FSCK_EVERY = 10
 """Crashes after which the product's own checker looks, too; and once more at the end."""
-
-_STORED = "SELECT digest FROM blob WHERE generation > 0"
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def chosen_seed() -> int:
     return int(os.environ.get("SEED") or secrets.randbits(32))
 
 
-async def crash_again_and_again(folder: Path, state: Path, cycles: int, crash: Crash) -> Told:
-    """Raises AssertionError with all that was wrong, and the seed."""
+async def crash_again_and_again(folder: Path, place: Place, cycles: int, crash: Crash) -> Told:
+    """`folder` has the configuration. Raises AssertionError with all that was wrong, and the seed."""
     seed, told, began = chosen_seed(), Told(), time.monotonic()
     click.echo(f"SEED={seed} CYCLES={cycles}")
     rng = random.Random(seed)
@@ -91,8 +94,10 @@ async def crash_again_and_again(folder: Path, state: Path, cycles: int, crash: C
     origin = Origin(world.content)
     async with nest() as warm, trio.open_nursery() as nursery:
         await nursery.start(origin.serve)
-        run = _Run(folder, state, world, origin, Ledger(world), rng, warm, told)
-        for _ in range(cycles):
+        run = _Run(folder, place, world, origin, Ledger(world), rng, warm, told)
+        while told.cycles < cycles or (
+            told.cycles < cycles + MORE and not run.ledger.counts.keys() >= ANSWERS
+        ):
             told.cycles += 1
             await run.cycle(crash)
             if told.cycles % 20 == 0:
@@ -109,7 +114,7 @@ async def crash_again_and_again(folder: Path, state: Path, cycles: int, crash: C
 @dataclass
 class _Run:
     folder: Path
-    state: Path
+    place: Place
     world: World
     origin: Origin
     ledger: Ledger
@@ -128,10 +133,10 @@ class _Run:
             await self._prepare(daemon)
             await self._under_load(daemon, crash, ample)
         self.ledger.crash()
-        found = look(self.state, self.world.blobs)
+        found = self.place.look(self.world.blobs)
         self.told.orphans += len(found.orphans - self.orphans)
         self.orphans = found.orphans
-        self.told.unfinished += len(list((self.state / "blobs" / "partial").glob("*.part")))
+        self.told.unfinished += len(list((self.place.state / "blobs" / "partial").glob("*.part")))
         self.told.trash += len(found.trash)
         self.ledger.judge(found)
         if self.told.cycles % FSCK_EVERY == 1:
@@ -140,21 +145,20 @@ class _Run:
 
     async def last(self) -> None:
         """All that is left without a row is swept once it is old, and nothing else is."""
-        for file in (self.state / "blobs" / "blobs").rglob("*.*"):
-            os.utime(file, (time.time() - 86400,) * 2)
-        async with self.nest.daemon(self._config(AMPLE)) as daemon:
-            with trio.fail_after(30):
-                while look(self.state, self.world.blobs).orphans:
+        async with self.nest.daemon(self._config(AMPLE), grace=self.place.age()) as daemon:
+            with trio.fail_after(60):
+                while self.place.look(self.world.blobs, running=True).orphans:
                     await trio.sleep(0.05)
             assert await daemon.stop() == 0
-        found = look(self.state, self.world.blobs)
+        found = self.place.look(self.world.blobs)
         assert not found.wrong, found.wrong
         assert not found.trash, found.trash
         assert await fsck(self._config(AMPLE)) == []
 
     def _config(self, budget: int) -> Path:
         file = self.folder / "cacheproxy.toml"
-        file.write_text(CONFIG.format(state=self.state, budget=f"{budget // MIB}MiB", url=self.origin.url))
+        text = CONFIG.format(state=self.place.state, budget=f"{budget // MIB}MiB", url=self.origin.url)
+        file.write_text(text.replace("[cache]", f"{self.place.storage}[cache]"))
         return file
 
     async def _prepare(self, daemon: Daemon) -> None:
@@ -168,8 +172,7 @@ class _Run:
         load = Load(self.world, self.ledger, daemon, self.rng)
 
         def see() -> None:
-            with rows_of(self.state) as database:
-                self.ledger.see_stored({digest for (digest,) in database.execute(_STORED)})
+            self.ledger.see_stored(self.place.stored())
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(load.run, see if ample else None)
@@ -192,7 +195,7 @@ class _Run:
                 await daemon.ended()
         finally:
             self.origin.refusing = False
-        again = look(self.state, self.world.blobs)
+        again = self.place.look(self.world.blobs)
         if (again.images, again.tags, again.stored) != (found.images, found.tags, found.stored):
             self.ledger.wrong.append("a start without requests changed the rows")
         self.ledger.wrong += again.wrong

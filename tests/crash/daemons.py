@@ -152,12 +152,18 @@ class Nest:
 
     @asynccontextmanager
     async def daemon(
-        self, config: Path, plan: Mapping[str, object] | None = None, *, quick: bool = False
+        self,
+        config: Path,
+        plan: Mapping[str, object] | None = None,
+        *,
+        quick: bool = False,
+        grace: float | None = None,
     ) -> AsyncIterator[Daemon]:
-        """One at a time; `plan` is for steps.py, `quick` for quick.py. Raises DidNotStart."""
+        """One at a time; `plan` is for steps.py, `quick` for quick.py, `grace` the age from which on files go
+        that have no row. Raises DidNotStart."""
         log, began = config.with_suffix(".log"), trio.current_time()
         log.write_bytes(b"")
-        order = {"config": str(config), "log": str(log), "plan": plan, "quick": quick}
+        order = {"config": str(config), "log": str(log), "plan": plan, "quick": quick, "grace": grace}
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps(order).encode() + b"\n")
         pid, over, code = await self._number(), trio.Event(), list[int]()

@@ -1,4 +1,4 @@
-"""Forks a daemon for each line of JSON on standard input: {"config", "log", "plan", "quick"}.
+"""Forks a daemon for each line of JSON on standard input: {"config", "log", "plan", "quick", "grace"}.
 
 Says its process id, and how it ended, as one number a line each.
 """
@@ -26,7 +26,7 @@ def main() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)  # noqa: T201
 
 
-def _daemon(config: str, log: str, plan: dict[str, Any] | None, quick: bool) -> None:
+def _daemon(config: str, log: str, plan: dict[str, Any] | None, quick: bool, grace: float | None) -> None:
     try:
         output = os.open(log, os.O_WRONLY | os.O_APPEND)
         for standard in (1, 2):
@@ -34,6 +34,8 @@ def _daemon(config: str, log: str, plan: dict[str, Any] | None, quick: bool) -> 
         orphans.FIRST = orphans.AGAIN = 0.0  # files without a row are looked for at once
         if quick:
             quick_times.arm()
+        if grace is not None:
+            orphans.GRACE = grace
         if plan is not None:
             steps.arm(**plan)
         app.run(_load(config))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -48,7 +49,8 @@ _LINKS = "SELECT repository.name, link.digest FROM link JOIN repository ON repos
 
 def look(state: Path, blobs: Mapping[str, bytes]) -> Found:
     """`blobs` are the right bytes, by digest."""
-    found = Found()
+    root = state / "blobs"
+    files = {str(path.relative_to(root)): path.read_bytes() for path in (root / "blobs").rglob("*.*")}
     with tempfile.TemporaryDirectory() as folder:
         # A copy: to open a database is to recover it, and that is the daemon's to do.
         for name in ("cacheproxy.db", "cacheproxy.db-wal"):
@@ -56,37 +58,54 @@ def look(state: Path, blobs: Mapping[str, bytes]) -> Found:
                 shutil.copyfile(state / name, Path(folder, name))
         if Path(folder, "cacheproxy.db").exists():
             with closing(apsw.Connection(str(Path(folder, "cacheproxy.db")))) as database:
-                _rows(database, found)
-    _files(state / "blobs", found)
-    _partials(state / "blobs" / "partial", blobs, found)
+                found = look_at(_sound(database), files, root / "partial", blobs)
+                found.wrong += _unsound(database)
+                return found
+    return look_at(None, files, root / "partial", blobs)
+
+
+Ask = Callable[[str], Iterable[tuple[Any, ...]]]
+"""Rows of a query."""
+
+
+def look_at(ask: Ask | None, files: Mapping[str, bytes], partials: Path, blobs: Mapping[str, bytes]) -> Found:
+    """`ask` None: there are no rows yet. `files` are what is stored, by place."""
+    found = Found()
+    if ask is not None:
+        _rows(ask, found)
+    _files(files, found)
+    _partials(partials, blobs, found)
     return found
 
 
-def _rows(database: apsw.Connection, found: Found) -> None:
-    checked = database.execute("PRAGMA integrity_check").fetchall()
-    if checked != [("ok",)]:
-        found.wrong.append(f"integrity_check: {checked}")
-    if not database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'blob'").fetchall():
-        return
-    broken = database.execute("PRAGMA foreign_key_check").fetchall()
-    if broken:
-        found.wrong.append(f"foreign_key_check: {broken}")
-    for repository, digest, body in database.execute(_IMAGES):
+def _sound(database: apsw.Connection) -> Ask | None:
+    made = database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'blob'").fetchall()
+    return database.execute if made else None
+
+
+def _unsound(database: apsw.Connection) -> list[str]:
+    """What SQLite itself finds."""
+    checks = {"integrity_check": [("ok",)], "foreign_key_check": []}
+    said = {check: database.execute(f"PRAGMA {check}").fetchall() for check in checks}
+    return [f"{check}: {said[check]}" for check, right in checks.items() if said[check] != right]
+
+
+def _rows(ask: Ask, found: Found) -> None:
+    for repository, digest, body in ask(_IMAGES):
         found.images.add((repository.removeprefix(PREFIX), digest))
         if _digest(body) != digest:
             found.wrong.append(f"manifest {digest} has other bytes")
-    for repository, tag, digest in database.execute(_TAGS):
+    for repository, tag, digest in ask(_TAGS):
         found.tags[repository.removeprefix(PREFIX), tag] = digest
-    for repository, digest in database.execute(_LINKS):
+    for repository, digest in ask(_LINKS):
         found.linked.add((repository.removeprefix(PREFIX), digest))
     stored = "SELECT digest, location, size FROM blob WHERE generation > 0"
-    found.stored = {digest: (location, size) for digest, location, size in database.execute(stored)}
-    found.damaged = {path for (path,) in database.execute("SELECT location FROM quarantine")}
-    found.trash = {path for (path,) in database.execute("SELECT path FROM trash")}
+    found.stored = {digest: (location, size) for digest, location, size in ask(stored)}
+    found.damaged = {path for (path,) in ask("SELECT location FROM quarantine")}
+    found.trash = {path for (path,) in ask("SELECT path FROM trash")}
 
 
-def _files(root: Path, found: Found) -> None:
-    files = {str(path.relative_to(root)): path.read_bytes() for path in (root / "blobs").rglob("*.*")}
+def _files(files: Mapping[str, bytes], found: Found) -> None:
     for location, data in files.items():
         digest = "sha256:" + Path(location).name.partition(".")[0]
         if _digest(data) != digest and location not in found.trash | found.damaged:
