@@ -17,6 +17,8 @@ from tests.faults.remains import rows_of
 from tests.origin.content import sha256
 from tests.test_hosting import ALICE, CONFIG, LAYER, NOBODY, READER, Client, client, descriptor, image
 
+pytestmark = pytest.mark.timeout(300)
+
 TEAM, UPLOADS = "/v2/team/app", "/v2/team/app/blobs/uploads/"
 OTHERS = "/v2/team/other/blobs/uploads/"
 

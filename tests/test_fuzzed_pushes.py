@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,9 @@ from tests.faults.client import Heard
 from tests.origin.content import sha256
 from tests.test_hosting import CONFIG, LAYER, Client, client, descriptor, image
 
-EXAMPLES = 150
+pytestmark = pytest.mark.timeout(300)
+
+EXAMPLES = 100
 """Of each kind: some 10 ms each."""
 
 Ask = Callable[..., Heard]

@@ -148,11 +148,12 @@ async def test_a_digest_of_another_algorithm(shop: Shop) -> None:
 
 async def test_the_same_bytes_sent_to_both_nodes_are_counted_once(shop: Shop) -> None:
     session = await begin(shop)
-    go, told = trio.Event(), list[object]()
+    coming, go, told = trio.Event(), trio.Event(), list[object]()
 
     async def slowly() -> bytes:
         if go.is_set():
             return b""
+        coming.set()
         await go.wait()
         return DATA
 
@@ -165,7 +166,7 @@ async def test_the_same_bytes_sent_to_both_nodes_are_counted_once(shop: Shop) ->
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(late)
-            await trio.testing.wait_all_tasks_blocked()
+            await coming.wait()
             await shop.b.append(session, DATA[:HALF], span=(0, HALF))
             go.set()
     assert told == [HALF]
