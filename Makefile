@@ -60,7 +60,7 @@ CRASH := .venv/bin/python -m pytest -q -s
 export CYCLES SEED
 
 kills: .venv/development
-	$(CRASH) tests/crash/test_kills.py tests/crash/test_points.py
+	$(CRASH) tests/crash/test_kills.py tests/crash/test_points.py tests/crash/test_push_points.py
 
 # With mounts of its own: another mount namespace that begins meanwhile would keep a file system in use.
 powercuts: .venv/development

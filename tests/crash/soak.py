@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -125,6 +126,7 @@ class Soak:
             self.door.close()
             if killed:
                 await daemon.kill()
+                assert await daemon.ended() == -signal.SIGKILL, "it had ended before"
             else:
                 assert await daemon.stop() == 0
 

@@ -20,7 +20,7 @@ SMALL, CHUNK = KIB, 256 * KIB
 """Bytes: below the one an upload is not sent in chunks, which have the other at most."""
 
 PASSING = "team/passing"
-KEEP = 60
+KEEP = 30
 """Images that are there, and from which on more is deleted than pushed."""
 
 
@@ -120,15 +120,18 @@ class Pusher(Actor):
     tags: list[Tag]
 
     async def step(self) -> None:
-        item = self._chosen()
-        if item is None:
-            return
+        if (item := self._chosen()) is not None:
+            await self.push(item)
+
+    async def push(self, item: Item) -> None:
+        """With all that it consists of. Raises Lost."""
         named = [each for each in (*item.children, item.subject) if each is not None]
         with self.shelf.taking(item, *named):
             version = item.version
             promised = trio.current_time() + GRACE
             for digest in item.blobs:
                 promised = min(promised, await self._bring(item.repository, digest))
+            await self._think(promised - MARGIN)
             await self._put(item, promised - MARGIN)
             if item.version != version and item.state is State.TOLD:
                 item.state = State.UNKNOWN  # its index or its subject went meanwhile
@@ -213,6 +216,12 @@ class Pusher(Actor):
         return await self.visitor.ask(_closing(place, digest), "PUT", b"")
 
     # The manifest.
+
+    async def _think(self, promised: float) -> None:
+        """Now and then, as long as a build may: what was promised is needed at the last moment."""
+        if self.rng.random() < 0.3:
+            left = max(0.0, promised - trio.current_time())
+            await trio.sleep(left * self.rng.uniform(0.5, 0.9))
 
     async def _put(self, item: Item, promised: float) -> None:
         mine = [each for each in self.tags if each.repository == item.repository]

@@ -69,7 +69,7 @@ class Visitor:
             heard = await ask(daemon.clients, path, method, fields, body)
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
             heard, fault = Heard(0, {}, b""), repr(error)
-        if self.door.daemon is not daemon:
+        if self.door.daemon is not daemon or (not heard.status and await _ended(daemon)):
             raise Lost
         whole = heard.whole or method == "HEAD" or heard.status == 204
         if heard.status == 0 or heard.status >= 500 != heard.status == BUSY or not whole:
@@ -115,3 +115,11 @@ class Visitor:
         if heard.status != 404:
             self.shelf.wrong.append(f"{path}: {heard.status} {heard.body[:200]!r}")
         return None
+
+
+async def _ended(daemon: Daemon) -> bool:
+    """Whether it is gone, by itself: whoever waits for its end says how it should have ended."""
+    with trio.move_on_after(PATIENCE):
+        await daemon.ended()
+        return True
+    return False
