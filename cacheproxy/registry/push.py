@@ -129,8 +129,7 @@ class Push:
         """
         try:
             row = await self._find(session, repository, principal)
-            chunks = await self._pushing.chunks(session) if row.sent.received else []
-            async with self._opened(session, row, row.sent._replace(chunks=tuple(chunks))) as upload:
+            async with self._opened(session, row, await self._whole(session, row.sent)) as upload:
                 await self._append(upload, session, row, receive, span)
                 await self._prove(upload, session, digest)
                 await self._store(upload, session, repository, digest)
@@ -140,6 +139,15 @@ class Push:
             if size is None:
                 raise
             return size
+
+    async def _whole(self, session: str, sent: Sent) -> Sent:
+        """With its chunks. Since it was found another request may have ended it, or brought more."""
+        if not sent.received:
+            return sent
+        chunks = [chunk for chunk in await self._pushing.chunks(session) if chunk.start < sent.received]
+        if sum(chunk.size for chunk in chunks) != sent.received:
+            raise Ended
+        return sent._replace(chunks=tuple(chunks))
 
     async def whole(
         self, repository: str, principal: str, algorithm: str, digest: Digest, receive: Receive

@@ -68,7 +68,9 @@ class Chunks:
         return self._held[offset - self._from :][:count]
 
     def _fetch(self, offset: int) -> memoryview:
-        chunk = next(one for one in self._chunks if one.start <= offset < one.start + one.size)
+        chunk = next((one for one in self._chunks if one.start <= offset < one.start + one.size), None)
+        if chunk is None:
+            raise UploadGone(f"the chunk at {offset}")
         start = offset - chunk.start
         stop = min(chunk.size, start + RANGE)
         piece = self._thread.submit(self._bucket.get, chunk.key, start, stop).result()

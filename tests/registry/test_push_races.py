@@ -21,7 +21,6 @@ from cacheproxy.store.content import Content
 from cacheproxy.store.database import Database
 from cacheproxy.store.pushing import Pushing
 from cacheproxy.store.records import Records
-from cacheproxy.store.uploads import UploadFiles
 from tests.postgres import postgres_url as postgres_url
 from tests.store.conftest import content as content
 from tests.store.conftest import database as database
@@ -88,7 +87,7 @@ class Desk:
     def __init__(self, database: Database, content: Content, number: int) -> None:
         self.now = 1e9
         self.database, self.content = database, content
-        self.files = UploadFiles(content.root)
+        self.files = content.uploads
         self.data = f"layer {number}".encode() * 1000
         self.digest = Digest.of(self.data)
         self.session = ""
