@@ -13,7 +13,7 @@ from cacheproxy.core.access import Access, Grant
 from cacheproxy.core.errors import OCIError
 from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.rights import ANONYMOUS, Principal, Right, Rule
-from cacheproxy.edge.message import Address, Peer, Request
+from cacheproxy.edge.message import Address, ClientCertificate, Peer, Request
 from cacheproxy.registry.grants import Grants, Standing
 from cacheproxy.store.grants import GrantRows
 
@@ -37,6 +37,9 @@ class Authenticator:
     async def identify(self, authorization: str, address: Address | None) -> Identity | None:
         self.asked += 1
         return self.known.get(authorization)
+
+    async def certificate(self, shown: ClientCertificate) -> Identity | None:
+        return None
 
 
 class Desk(Callers):

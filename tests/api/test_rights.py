@@ -20,7 +20,7 @@ from cacheproxy.core.patterns import Patterns
 from cacheproxy.core.rights import Principal, Right, Rule
 from cacheproxy.core.routing import Routes
 from cacheproxy.core.scopes import EVERYWHERE
-from cacheproxy.edge.message import Peer, Request, Response
+from cacheproxy.edge.message import ClientCertificate, Peer, Request, Response
 from cacheproxy.registry.grants import Standing
 
 TEAM, OTHER = "team/app", "team/other"
@@ -75,6 +75,9 @@ class Known:
         self._identity = identity
 
     async def identify(self, authorization: str, address: object) -> Identity | None:
+        return self._identity
+
+    async def certificate(self, shown: ClientCertificate) -> Identity | None:
         return self._identity
 
 
