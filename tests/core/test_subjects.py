@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cacheproxy.core.patterns import Patterns
@@ -145,6 +145,7 @@ CLAIMS = st.fixed_dictionaries({name: VALUES.map(lambda value: (value,)) for nam
 
 
 @given(TEMPLATES, CLAIMS, CLAIMS)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_one_name_is_never_made_of_two_subjects(
     text: str, one: dict[str, tuple[str, ...]], other: dict[str, tuple[str, ...]]
 ) -> None:
@@ -158,6 +159,7 @@ def test_one_name_is_never_made_of_two_subjects(
 
 
 @given(TEMPLATES, CLAIMS)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_principal_is_a_word_of_its_kind_or_nobody(text: str, claims: dict[str, tuple[str, ...]]) -> None:
     try:
         name = Subjects(Template(text)).principal(claims).name

@@ -229,11 +229,13 @@ async def test_a_key_that_says_its_algorithm_has_no_other(clock: Clock, alg: str
 
 
 VALID = [signed(key=key) for key in (RSA, EC)]
+PATIENT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+"""A busy machine is no fault of theirs."""
 BYTES = [bytes([each]).decode("latin-1") for each in range(256)]
 
 
 @given(st.sampled_from(VALID), st.data())
-@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=600, suppress_health_check=PATIENT, deadline=None)
 async def test_no_token_that_differs_in_one_byte_is_believed(issuer: Issuer, token: str, data: Any) -> None:
     place = data.draw(st.integers(0, len(token) - 1))
     other = data.draw(st.sampled_from(BYTES).filter(lambda byte: byte != token[place]))
@@ -256,7 +258,7 @@ async def test_no_end_that_decodes_to_the_same_signature_is_believed(issuer: Iss
 
 
 @given(st.sampled_from(VALID), st.integers(0, 3000), st.sampled_from([*BYTES, ""]))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=PATIENT, deadline=None)
 async def test_no_token_with_a_byte_more_or_less_is_believed(
     issuer: Issuer, token: str, place: int, byte: str
 ) -> None:
@@ -266,7 +268,7 @@ async def test_no_token_with_a_byte_more_or_less_is_believed(
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda data: f"{encoded(data)}.{encoded(data)}."))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=PATIENT, deadline=None)
 async def test_what_is_no_token_is_no_fault(issuer: Issuer, text: str) -> None:
     await _refused(issuer, text)
     assert Issuers([issuer]).of(text) is None
