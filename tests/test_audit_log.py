@@ -18,6 +18,7 @@ from cacheproxy.api.audit import Decision
 from cacheproxy.audit_log import AuditLog
 from cacheproxy.config import Audit
 from cacheproxy.edge.message import Peer, Request
+from tests.commands.conftest import unlogged as unlogged
 from tests.commands.desk import Desk
 from tests.faults.house import House, hosts
 from tests.test_hosting import Client, basic

@@ -17,6 +17,7 @@ from cacheproxy.core.media import OCI_MANIFEST
 from cacheproxy.store.outbox import Outbox
 from cacheproxy.store.sqlite import SQLite
 from cacheproxy.trial import tried
+from tests.commands.conftest import unlogged as unlogged
 from tests.commands.desk import Desk
 from tests.faults.house import House, hosts
 from tests.hooks import Delivered, receiving
