@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from itertools import islice
 from pathlib import Path
 
 from cacheproxy.store.bucket import Bucket, connect
@@ -111,6 +113,23 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def own_ports(count: int) -> list[int]:
+    """Free ones below those that the kernel gives away: they stay free while nobody listens there."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    below = range(max(1024, first - 8000), first)
+    found = list(islice(filter(_free, random.sample(below, len(below))), count))
+    return found if len(found) == count else free_ports(count)
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _wait(server: Seaweed, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -15,7 +15,7 @@ from tests.commands.desk import Desk
 from tests.faults.client import asking
 from tests.faults.house import Image
 from tests.faults.test_object_store import Cache, daemon
-from tests.seaweed import PORTS, free_ports, seaweed
+from tests.seaweed import PORTS, own_ports, seaweed
 
 MIB = 1 << 20
 LARGE, SMALL, NEW = (random.Random(size).randbytes(size) for size in (24 * MIB, MIB, MIB + 1))
@@ -42,7 +42,7 @@ async def test_pulls_outlast_a_store_that_goes_away_and_comes_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "RETRIES", 1)  # each costs seconds, and changes nothing here
-    ports = free_ports(len(PORTS))
+    ports = own_ports(len(PORTS))
     with ExitStack() as stores:
         first = stores.enter_context(ExitStack())
         server = first.enter_context(seaweed(folder / "seaweed", ports=ports))
