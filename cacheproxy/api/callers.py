@@ -173,7 +173,9 @@ class Callers:
         if caller.scoped:
             said = f"the token is not for {right} in {what}, or {caller.name} may not"
             return self._unauthorized(request, said, "insufficient_scope", wanted)
-        return OCIError("DENIED", f"{caller.name} may not {right} in {what}: no [[grant]] allows it")
+        return OCIError(
+            "DENIED", f"{caller.name} may not {right} in {what}: no grant allows it, or one denies it"
+        )
 
     def challenges(self, request: Request) -> bool:
         """Whether a ping of this request is answered with a challenge: with accounts, unless it gives a name.
