@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cacheproxy.core import layout
@@ -23,12 +23,14 @@ roots = st.builds(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(roots), st.frozensets(st.sampled_from([A, B])), st.sampled_from(["", str(A)]))
 def test_an_index_is_read_as_it_was_written(found: list[Root], absent: frozenset[Digest], since: str) -> None:
     index = Index(tuple(found), since, "monday.tar" if since else "", absent)
     assert parse_index(layout.index(index)) == index
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.binary(max_size=200))
 def test_what_is_no_index_is_refused(data: bytes) -> None:
     with pytest.raises(LayoutInvalid):

@@ -21,7 +21,12 @@ from cacheproxy.core.layout import LayoutInvalid
 from cacheproxy.core.name import fallback_tag
 from tests.commands.layouts.memory import Memory, described
 
-QUIET = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+"""A busy machine is no fault of theirs."""
 
 
 def silent(text: str) -> None:

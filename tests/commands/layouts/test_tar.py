@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cacheproxy.commands.layouts import tar as tars
@@ -49,6 +49,7 @@ def test_a_long_name_is_read_whole(format_: int) -> None:
     assert read(made((name, b"x"), ("next", b"y"), format_=format_)) == {name: b"x", "next": b"y"}
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.text("abc/", min_size=1).map(lambda text: f"x{text}x"), st.binary(max_size=2000)))
 def test_what_is_written_is_read(files: dict[str, bytes]) -> None:
     out = io.BytesIO()
@@ -62,12 +63,14 @@ def test_what_is_written_is_read(files: dict[str, bytes]) -> None:
         assert [member.name for member in tar] == [name.rstrip("/") for name in files]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.binary(max_size=3000))
 def test_other_bytes_are_refused_at_most(data: bytes) -> None:
     with suppress(LayoutInvalid):
         list(entries(io.BytesIO(data)))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.data())
 def test_a_damaged_tar_is_read_or_refused(data: st.DataObject) -> None:
     whole = bytearray(made(("a" * 120, b"x" * 600), ("b", b"y")))
