@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.crash.cycles import chosen_seed, wanted_cycles
-from tests.crash.daemons import Nest, fsck, nest
+from tests.crash.daemons import DidNotStart, Nest, fsck, nest
 from tests.crash.pushed import REPOSITORIES, Shelf, State
 from tests.crash.soak import configured
 from tests.crash.teams import Cleaner, Pusher
@@ -53,19 +53,20 @@ class Story:
 
 async def died(warm: Nest, config: Path, story: Story, number: int) -> bool:
     """Whether the daemon did before that call; False: the story was over first."""
-    async with warm.daemon(config, {"kill_at": number}, quick=True) as daemon:
-        story.door.open(daemon)
-        try:
+    code = -1
+    try:
+        async with warm.daemon(config, {"kill_at": number}, quick=True) as daemon:
+            story.door.open(daemon)
             await story.tell()
             with trio.fail_after(60):
                 while await daemon.metric("cacheproxy_collected_bytes_total") == 0:
                     await trio.sleep(0.1)
-        except (Lost, OSError, trio.BrokenResourceError):
-            await daemon.ended()
-            return True
-        finally:
-            story.door.close()
-        return await daemon.stop() != 0
+            code = await daemon.stop()
+    except* (DidNotStart, Lost, OSError, trio.BrokenResourceError):
+        pass
+    finally:
+        story.door.close()
+    return code != 0
 
 
 async def goes_on(warm: Nest, config: Path, story: Story) -> None:
