@@ -143,7 +143,14 @@ class Pushing:
         return await self._database.write(begin)
 
     async def find(self, session: str) -> UploadRow | None:
-        return await self._database.read(bind(_find, session))
+        row = await self._database.read(lambda tx: tx.one(FIND, session=session))
+        if row is None:
+            return None
+        name, principal, algorithm, touched, received, last, repository, written = row
+        settings, room = Settings.parse(written), None
+        if settings.quota_bytes is not None:  # the sum is over all that the repository has: not on the loop
+            room = await self._database.scan(lambda tx: _room(tx, repository, settings))
+        return UploadRow(name, principal, algorithm, touched, Sent(received, last), room)
 
     async def touch(self, session: str, now: float) -> None:
         """Somebody still works on it."""
@@ -294,15 +301,6 @@ def stored(tx: Tx, repository: int) -> int:
     row = tx.one(STORED, repository=repository)
     assert row is not None
     return int(row[0])
-
-
-def _find(session: str, tx: Tx) -> UploadRow | None:
-    row = tx.one(FIND, session=session)
-    if row is None:
-        return None
-    name, principal, algorithm, touched, received, last, repository, settings = row
-    room = _room(tx, repository, Settings.parse(settings))
-    return UploadRow(name, principal, algorithm, touched, Sent(received, last), room)
 
 
 def _add(session: str, chunk: Chunk, now: float, most: int, tx: Tx) -> int | None:
