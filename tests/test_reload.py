@@ -78,7 +78,7 @@ class House:
     async def reload(self) -> None:
         self._told = trio.Event()
         await self.hangup.send(signal.SIGHUP)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await self._told.wait()
 
     def address(self, door: str = "listen") -> Address:
@@ -90,7 +90,7 @@ class House:
 
     async def alive(self, count: int) -> None:
         """Wait until so many clients of upstreams are left."""
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while gc.collect() >= 0 and sum(client() is not None for client in self.clients) != count:
                 await trio.sleep(0.01)
 
@@ -353,7 +353,7 @@ async def test_clients_are_redirected_to_the_bucket_at_once_and_no_more(
         assert (await house.ask(BLOB)).body == LAYER
         house.write("one.test", more=more + REDIRECT)
         await house.reload()
-        with trio.fail_after(10):  # it is still on its way up
+        with trio.fail_after(30):  # it is still on its way up
             while (await house.ask(BLOB)).status != 307:
                 await trio.sleep(0.05)
         house.write("one.test", more=more)

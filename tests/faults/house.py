@@ -234,7 +234,7 @@ class House:
 
     async def quiet(self) -> None:
         """Wait until nothing is being fetched any more."""
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while await self.metric("cacheproxy_fills_running"):
                 await trio.sleep(0.02)
 

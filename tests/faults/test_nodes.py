@@ -81,7 +81,7 @@ async def house(
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not await holds():
             await trio.sleep(0.01)
 

@@ -117,7 +117,7 @@ async def test_what_was_missing_is_found_once_it_is_there(folder: Path) -> None:
             assert (await h.ask(image.manifest_path())).status == 404
         assert h.asked("manifest") == asked + 1
         h.content.tags[image.repository].update(there)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while (await h.ask(image.manifest_path())).status == 404:
                 await trio.sleep(0.05)
         await h.pull(image)

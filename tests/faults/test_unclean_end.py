@@ -25,7 +25,7 @@ async def pulled_and_killed(h: House) -> Image:
     image = h.image("library/debian", LAYER)
     async with h.process():
         await h.pull(image)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not all(stored(h, digest) for digest in image.blobs):
                 await trio.sleep(0.02)
     return image

@@ -91,7 +91,7 @@ def file_size(path: Path) -> int:
 
 
 async def held(gate: Gate) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await trio.to_thread.run_sync(gate.held.wait, 5)
 
 

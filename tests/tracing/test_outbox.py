@@ -53,7 +53,7 @@ def counted(result: str) -> float:
 
 
 async def until(box: Exporter, count: int) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while len(box.batches) < count:
             await trio.sleep(0.005)
 

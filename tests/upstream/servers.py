@@ -61,7 +61,7 @@ class Server:
 
     async def left_with(self, connections: int) -> None:
         """Wait until so many connections are open, or fewer."""
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while self.open > connections:
                 await trio.sleep(0.001)
 
