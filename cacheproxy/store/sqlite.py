@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from functools import partial as bind
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +26,8 @@ from cacheproxy.store.writer import Writer
 T = TypeVar("T")
 
 SCANS = 4
-"""Scans side by side: each costs a thread and a connection, and the disk does not get faster."""
+"""Scans side by side: each costs a thread, and the disk does not get faster. As many connections stay open:
+to open one takes a millisecond, as it reads the schema; a page of a list takes less."""
 
 STEPS = 10_000
 """Of SQLite's machine between two looks at the clock: less than a millisecond."""
@@ -44,12 +45,15 @@ DIALECT = {
 class SQLite:
     """A `Database` in one file. Nobody else writes to it while it is open."""
 
-    def __init__(self, path: Path, writer: Writer, reader: apsw.Connection) -> None:
+    def __init__(
+        self, path: Path, writer: Writer, reader: apsw.Connection, scanners: list[apsw.Connection]
+    ) -> None:
+        """`scanners`: for scans, as many as there may be at once."""
         self._path = path
         self._writer = writer
-        self._reader = reader
         self._read = SQLiteTx(reader)
-        self._scans = trio.CapacityLimiter(SCANS)
+        self._scanners = scanners
+        self._scans = trio.CapacityLimiter(len(scanners))
 
     @classmethod
     @asynccontextmanager
@@ -60,11 +64,11 @@ class SQLite:
         """
         writer = Writer(await trio.to_thread.run_sync(_prepare, path))
         try:
-            reader = connect(path, writes=False, busy_ms=0)
-            try:
-                yield cls(path, writer, reader)
-            finally:
-                reader.close()
+            with ExitStack() as connections:
+                reader = connections.enter_context(closing(connect(path, writes=False, busy_ms=0)))
+                scanners = [connect(path, writes=False) for _ in range(SCANS)]
+                connections.callback(_close, scanners)
+                yield cls(path, writer, reader, scanners)
         finally:
             await writer.aclose()
 
@@ -93,7 +97,7 @@ class SQLite:
         await trio.sleep_forever()
 
     async def scan(self, fn: Callable[[Tx], T]) -> T:
-        return await trio.to_thread.run_sync(bind(_scan, self._path, fn), limiter=self._scans)
+        return await trio.to_thread.run_sync(bind(_scan_with, self._scanners, fn), limiter=self._scans)
 
     async def faults(self, within: float = math.inf) -> list[str]:
         return await trio.to_thread.run_sync(faults, self._path, within, limiter=self._scans)
@@ -179,6 +183,23 @@ def _migrated(path: Path) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def _scan_with(idle: list[apsw.Connection], fn: Callable[[Tx], T]) -> T:
+    """In a thread, of which there are no more than connections."""
+    connection = idle.pop()
+    try:
+        return _in_transaction(connection, "BEGIN", fn)
+    finally:
+        with suppress(apsw.Error):
+            if connection.in_transaction:  # it failed, and shall see what is new the next time
+                connection.execute("ROLLBACK")
+        idle.append(connection)
+
+
+def _close(connections: list[apsw.Connection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _scan(path: Path, fn: Callable[[Tx], T]) -> T:

@@ -13,7 +13,8 @@ from cacheproxy.store import sqlite
 from cacheproxy.store.connection import create
 from cacheproxy.store.database import Tx
 from cacheproxy.store.errors import DatabaseRefused, StoreBusy
-from cacheproxy.store.sqlite import SQLite, SQLiteRows
+from cacheproxy.store.queries import ADD_REPOSITORY
+from cacheproxy.store.sqlite import SCANS, SQLite, SQLiteRows
 from tests.store.conftest import open_descriptors
 
 
@@ -83,6 +84,33 @@ async def test_scan_sees_one_state_of_all_tables(path: Path) -> None:
         assert await database.read(count) == 1
         go_on.set()
     assert seen == [(0, 0)]
+
+
+async def test_a_scan_that_failed_leaves_no_old_state_to_the_next(path: Path) -> None:
+    def fails(tx: Tx) -> None:
+        tx.all("SELECT * FROM repository")
+        raise LookupError
+
+    row = {"name": "a", "upstream": "u", "now": 1.0, "settings": "{}"}
+    async with SQLite.open(path) as database:
+        for _ in range(SCANS):
+            with pytest.raises(LookupError):
+                await database.scan(fails)
+        await database.write(lambda tx: tx.run(ADD_REPOSITORY, **row))
+        for _ in range(SCANS):
+            assert await database.scan(lambda tx: tx.all("SELECT name FROM repository")) == [("a",)]
+
+
+async def test_more_scans_than_there_may_be_at_once_take_turns(path: Path) -> None:
+    heard = []
+
+    async def scan(database: SQLite) -> None:
+        heard.append(await database.scan(lambda tx: tx.all("SELECT 1")))
+
+    async with SQLite.open(path) as database, trio.open_nursery() as nursery:
+        for _ in range(3 * SCANS):
+            nursery.start_soon(scan, database)
+    assert heard == [[(1,)]] * 3 * SCANS
 
 
 async def test_end_leaves_one_file_and_no_descriptor(path: Path) -> None:
