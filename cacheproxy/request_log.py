@@ -84,6 +84,8 @@ class RequestLog:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SHUTDOWN):
                 await self._flush()
+                async with self._writer:  # a thread that was left behind above may still be writing
+                    pass
 
     async def _flush(self) -> None:
         self._begun = trio.Event()

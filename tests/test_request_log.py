@@ -217,6 +217,23 @@ async def test_nothing_is_lost_or_doubled_wherever_the_end_falls() -> None:
         assert written.lines == [str(number) for number in range(2 * BATCH)]
 
 
+async def test_what_is_being_written_at_the_end_is_waited_for() -> None:
+    written, begun = Lines(), threading.Event()
+
+    def slowly(lines: bytes) -> None:
+        begun.set()
+        time.sleep(0.2)
+        written(lines)
+
+    log = RequestLog(lambda exchange: exchange.id, slowly)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        log(PULL)
+        await trio.to_thread.run_sync(begun.wait, 30)
+        nursery.cancel_scope.cancel()
+    assert written.lines == [PULL.id]
+
+
 async def test_pieces_are_lines_that_a_pipe_takes_whole() -> None:
     written = Lines()
     log = RequestLog(JsonLines(), written)
