@@ -24,7 +24,10 @@ async def test_any_storage_call_fails(scene: Scene, folder: Path) -> None:
         while True:
             try:
                 if not await ail(stage, scene, number + 1):
-                    break
+                    if failed or not number:
+                        break
+                    number //= 2  # the story has fewer calls
+                    continue
                 await heal(stage, scene)
             except BaseException as error:
                 error.add_note(f"SEED={seed}, {scene.name}: call {number + 1} failed")

@@ -32,7 +32,10 @@ async def test_disk_full_from_any_storage_call_on(scene: Scene, folder: Path) ->
         while True:
             try:
                 if not await starve(stage, scene, number + 1):
-                    break
+                    if starved or not number:
+                        break
+                    number //= 2  # the story has fewer calls
+                    continue
                 await heal(stage, scene)
             except BaseException as error:
                 error.add_note(f"SEED={seed}, {scene.name}: full from call {number + 1} on")
