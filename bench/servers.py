@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.load import Reading
 from bench.origin import Origin
 from bench.peers import CONFIG, Peer, Place
-from bench.processes import BenchError, answers, free_port, memory, running, wait_until
+from bench.processes import BenchError, Command, answers, free_port, memory, running, wait_until
 
 CALM = 0.5
 """Seconds after the first 200 before memory is read: what a start leaves behind has ended then."""
@@ -68,10 +68,14 @@ def seconds_to_start(peer: Peer, folder: Path, origin: Origin, images: int) -> f
     new = not folder.exists()
     folder.mkdir(exist_ok=True)
     place = Place(folder, free_port(), free_port(), origin.port)
-    command = peer.command(place)
+    command, log = peer.command(place), folder / "log"
     if new and peer.fill_store is not None:
+        _seconds_until_ready(command, place, log)  # it makes its store, and marks it as its own
         peer.fill_store(folder / CONFIG, images)
-    log = folder / "log"
+    return _seconds_until_ready(command, place, log)
+
+
+def _seconds_until_ready(command: Command, place: Place, log: Path) -> float:
     began = time.perf_counter()
     with running(command, log) as process:
         wait_until(lambda: answers(place.port, "/v2/"), process, log)
